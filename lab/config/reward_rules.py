@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 from lab.errors import LabError
 
@@ -65,3 +66,13 @@ def reward_weights(reward: str, weights: str) -> list[float]:
             f" {len(rules)} rules ({reward}). Give one weight for each rule."
         )
     return numbers
+
+
+def logged_terms(config: Any) -> list[str]:
+    """Return the names under which a run's weighted sum of rewards logs its terms; none without a
+    sum.
+    """
+    reward = getattr(config, "reward", "")
+    if not is_combined(reward, getattr(config, "reward_weights", "")):
+        return []
+    return [f"rewards/{rule_label(rule)}" for rule in reward_rules(reward)]

@@ -15,6 +15,8 @@ from lab.errors import LabError
 SHIPPED_PAIRS = 2000
 """How many of a task's own pairs are taken where `pairs` says nothing."""
 
+TRACKER_NAMES = ("tensorboard", "wandb", "trackio")
+
 _TASK = (
     "The source of prompts, right answers and rewards: chain (embedded), sentiment, gym:NAME of the"
     " package reasoning-gym, or your own prompts (a .jsonl, .json, .csv or .parquet file or"
@@ -99,6 +101,15 @@ class RunConfig(AdapterSettings, OptimizerSettings, SourceSettings):
         10, "Number of updates between two checkpoints.", low=1, high=1_000_000
     )
     device: str = setting("auto", "auto (CUDA if it is available), cpu, cuda or cuda:N.")
+    report_to: str = setting(
+        "",
+        "Trackers that also get the metrics, under TRL's names: tensorboard, wandb, trackio, or"
+        " several with commas. Install them with pip; empty sends nothing.",
+        choices=("", *TRACKER_NAMES),
+        extra_patterns={
+            "NAME,NAME": rf"none|({'|'.join(TRACKER_NAMES)})(,({'|'.join(TRACKER_NAMES)}))*"
+        },
+    )
 
     def __post_init__(self) -> None:
         validate(self)

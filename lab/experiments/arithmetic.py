@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from lab.analysis.statistics import SHARE, Interval, interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
@@ -17,7 +14,6 @@ from lab.experiments.arms import (
     Arm,
     cached_json,
     command_line,
-    device_name,
     measure_base,
     record_plan,
     run_arms,
@@ -25,6 +21,7 @@ from lab.experiments.arms import (
 from lab.experiments.frontier import ship_run
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.runs.folder import RunFolder
 
 FINAL_MEASURES = (
@@ -143,12 +140,7 @@ def run_experiment(
     )
     distinct = list({arm.name: arm for arm in arm_of.values()}.values())
     runs = run_arms(out, distinct, seeds, device, jobs, say, PLAN.shown)
-    facts = {
-        "command": command_line("arithmetic", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
-    }
+    facts = record_origin(command_line("arithmetic", seeds, device), device)
     first_runs = {}
     for name, (equal, title) in SHIPPED.items():
         arm = arm_of[equal, PLAN.control]

@@ -7,13 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, interval
-from lab.experiments.arms import command_line, device_name, record_plan
+from lab.experiments.arms import command_line, record_plan
 from lab.experiments.checkpoint_probe import probe_checkpoints
 from lab.experiments.process_pool import map_cached, mean_over_seeds, round_significant, write_table
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.figures.palette import METHOD_NAMES
 
 
@@ -87,9 +86,7 @@ def run_experiment(
             }
         )
     table = {
-        "command": command_line("beta", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
+        **record_origin(command_line("beta", seeds, device), device),
         "seeds": seeds,
         "plan": plan,
         "rows": round_significant(rows),

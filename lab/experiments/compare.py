@@ -3,14 +3,14 @@ several seeds; one table with intervals.
 """
 
 import json
-import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from lab.analysis.recorded_results import judged_differences
 from lab.analysis.statistics import interval
@@ -20,7 +20,6 @@ from lab.experiments.arms import (
     EVALUATION_SAMPLES,
     Arm,
     cached_json,
-    device_name,
     measure_base,
     record_plan,
     reward_model_run,
@@ -30,13 +29,17 @@ from lab.experiments.arms import (
 from lab.experiments.comparison_plan import ComparisonPlan, command_of
 from lab.experiments.comparison_report import comparison_csv, comparison_measures, comparison_report
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.profiling.profiler import profile_update
 from lab.storage.jsonl import replace_file
 from lab.tasks.registry import task_of
 
 
-def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None) -> dict[str, Any]:
-    """Trains and measures every method with every seed; writes table.json, table.csv and report.md.
+def run_comparison(
+    plan: ComparisonPlan, out: Path, say: Log = lambda text: None, jobs: int = 1
+) -> dict[str, Any]:
+    """Trains and measures every method with every seed, `jobs` runs at a time; writes table.json,
+    table.csv and report.md.
 
     An interrupted comparison continues when it is called again, and more seeds extend it. Raises
     `LabError` when `out` holds another plan.
@@ -45,18 +48,7 @@ def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None
     base = cached_json(
         out / "base.json", lambda: measure_base(plan.config(plan.arm(plan.methods[0])))
     )
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.methods}
-    for seed in range(plan.seeds):
-        judge = reward_model_run(out, plan.shared("reward_model"), seed, plan.device)
-        for name in plan.methods:
-            began = time.perf_counter()
-            result = run_arm(out, plan.arm(name), seed, plan.device, plan.spent, judge)
-            runs[name].append(result)
-            say(
-                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
-                f" {result['updates']} updates, {result['seconds']:.1f} s of training,"
-                f" {time.perf_counter() - began:.0f} s in all"
-            )
+    runs = measure_all(plan, out, say, jobs)
     costs = {}
     for arm in map(plan.arm, plan.methods):
         measure_cost = partial(update_cost, arm, plan.device, out)
@@ -66,6 +58,51 @@ def run_comparison(plan: ComparisonPlan, out: Path, say: Log = lambda text: None
     replace_file(out / "table.csv", comparison_csv(table).encode())
     replace_file(out / "report.md", comparison_report(table).encode())
     return table
+
+
+def measure_all(
+    plan: ComparisonPlan, out: Path, say: Log, jobs: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns for every method its measurements in the order of the seeds. With one job the runs are
+    made in this process; with more, each in a process of its own.
+    """
+    knobs = plan.shared("reward_model")
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in plan.methods}
+    with _started(jobs) as start:
+        judges = [
+            result()
+            for result in [
+                start(partial(reward_model_run, out, knobs, seed, plan.device))
+                for seed in range(plan.seeds)
+            ]
+        ]
+        results = {
+            (name, seed): start(
+                partial(run_arm, out, plan.arm(name), seed, plan.device, plan.spent, judge)
+            )
+            for seed, judge in enumerate(judges)
+            for name in plan.methods
+        }
+        for (name, seed), measured in results.items():
+            result = measured()
+            runs[name].append(result)
+            say(
+                f"{name:16} seed {seed}: gold {result['gold/accuracy']:.3f}  KL {result['kl']:.2f} "
+                f" {result['updates']} updates, {result['seconds']:.1f} s of training"
+            )
+    return runs
+
+
+@contextmanager
+def _started(jobs: int) -> Iterator[Callable[[Callable[[], Any]], Callable[[], Any]]]:
+    """A function that starts some work in one of `jobs` processes and returns a function that waits for
+    its result; with one job the work is done in this process when its result is asked for.
+    """
+    if jobs == 1:
+        yield lambda work: work
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield lambda work: pool.submit(work).result
 
 
 def update_cost(arm: Arm, device: str, out: Path) -> dict[str, Any]:
@@ -115,10 +152,7 @@ def tabulate_comparison(
     ]
     prompts = len(task_of(plan.config(plan.arm(plan.methods[0]))).held_out(EVALUATION_PROMPTS))
     return {
-        "command": command_of(plan),
-        "device": device_name(plan.device),
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
+        **record_origin(command_of(plan), plan.device),
         "plan": asdict(plan),
         "evaluation": f"{prompts} held-out prompts x {EVALUATION_SAMPLES} completions",
         "base": base,

@@ -19,8 +19,9 @@ from lab.data.examples import Pair, Text, plain_text
 from lab.data.parsing import load_pairs
 from lab.engine.sampler import sample
 from lab.engine.token_logprobs import completion_logps
-from lab.experiments.arms import cached_json, command_line, device_name, record_plan
+from lab.experiments.arms import cached_json, command_line, record_plan
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.figures.palette import METHOD_NAMES
 from lab.models.loading import fitting_threads
 from lab.runs.records import StepRecord
@@ -160,8 +161,7 @@ def run_experiment(
             }
         )
     table = {
-        "command": command_line("drift", seeds, device),
-        "device": device_name(device),
+        **record_origin(command_line("drift", seeds, device), device),
         "seeds": seeds,
         "prompts": DRIFT_PROMPTS,
         "rows": rows,

@@ -6,23 +6,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from lab.analysis.statistics import NOT_NEGATIVE, Interval, interval, possible_range
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.experiments.arms import (
     EVALUATION_SAMPLES,
     Arm,
     cached_json,
     command_line,
-    device_name,
     measure_base,
     record_plan,
     run_arms,
 )
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.experiments.shipped_runs import export_run
 from lab.figures.palette import METHOD_NAMES
 from lab.recipes.generate_pairs import build_pairs
@@ -89,7 +86,13 @@ def arm_of(method: str, beta: float, data: str) -> Arm:
         method,
         knobs
         | (
-            {"batch_size": 64} if method in ("grpo", "ppo") else {"data": data, "pairs": PLAN.pairs}
+            {"batch_size": 64}
+            if method in ("grpo", "ppo")
+            else {
+                "data": data,
+                "pairs": PLAN.pairs,
+                "batch_size": 32 // METHODS[method].rows_per_example,
+            }
         ),
     )
 
@@ -128,12 +131,7 @@ def run_experiment(
     first = make_config("grpo", arms["grpo", PLAN.betas[0]].knobs | {"device": device})
     base = cached_json(out / "base.json", lambda: measure_base(first, PLAN.shown))
     runs = run_arms(out, list(arms.values()), seeds, device, jobs, say, PLAN.shown)
-    facts = {
-        "command": command_line("frontier", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
-    }
+    facts = record_origin(command_line("frontier", seeds, device), device)
     first_runs = {}
     for method in PLAN.rates:
         arm = arms[method, PLAN.shown_beta]

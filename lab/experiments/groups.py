@@ -8,20 +8,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from lab.analysis.statistics import SHARE, Interval, interval
 from lab.experiments.arms import (
     EVALUATION_PROMPTS,
     EVALUATION_SAMPLES,
     Arm,
     command_line,
-    device_name,
     record_plan,
     run_arms,
 )
 from lab.experiments.process_pool import mean_over_seeds, round_significant, write_table
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.runs.folder import RunFolder
 
 GROUP_SIZES = (2, 4, 8, 16, 32)
@@ -113,9 +111,7 @@ def run_experiment(
             }
         )
     table = {
-        "command": command_line("groups", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
+        **record_origin(command_line("groups", seeds, device), device),
         "seeds": seeds,
         "evaluation": (
             f"{EVALUATION_PROMPTS} held-out prompts x {EVALUATION_SAMPLES} completions;"

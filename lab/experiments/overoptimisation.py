@@ -1,18 +1,20 @@
 """Overoptimisation of a reward model: its score, the proxy, keeps rising while the gold reward
-falls (arXiv 2210.10760).
+falls (arXiv 2210.10760), and what an ensemble of reward models changes.
 """
 
 import json
 import math
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-
 from lab.analysis.statistics import SHARE, Interval, interval
-from lab.experiments.arms import Arm, command_line, device_name, record_plan, run_arms
+from lab.experiments.arms import Arm, command_line, record_plan, reward_model_run, run_arms
 from lab.experiments.protocol import Log
+from lab.experiments.reward_ensemble import run_with_ensemble
+from lab.experiments.run_log import record_origin
 from lab.figures.palette import METHOD_NAMES
 from lab.runs.folder import RunFolder
 from lab.storage.jsonl import replace_file
@@ -27,6 +29,12 @@ REWARD_MODELS: dict[str, dict[str, Any]] = {
     "2,000 pairs, 30 % swapped": {"pairs": 2000, "label_noise": 0.3},
 }
 """The reward models by their training data."""
+ENSEMBLE_DATA, ENSEMBLE_SIZE, MEMBER_SEEDS = "2,000 pairs", 4, 1000
+"""Data and number of the members of an ensemble. Member i of seed s has the seed s + i·`MEMBER_SEEDS`,
+so the first is the reward model that a single one would be.
+"""
+ENSEMBLES = {"mean": 0.0, "mean − spread": 1.0}
+"""By the title of an ensemble, the weight of its members' standard deviation."""
 
 
 def arm_on(method: str, model: str) -> Arm:
@@ -39,14 +47,20 @@ def arm_on(method: str, model: str) -> Arm:
     )
 
 
-def rollout_curve(folders: list[Path]) -> dict[str, list[float]]:
-    """Returns the means over seeds of proxy, gold accuracy, KL and √KL in the rollouts. One point
-    covers `UPDATES_PER_POINT` updates.
+def ensemble_title(name: str) -> str:
+    """Returns the title of an ensemble, such as "4 × 2,000 pairs, mean"."""
+    return f"{ENSEMBLE_SIZE} × {ENSEMBLE_DATA}, {name}"
+
+
+def update_metrics(folder: Path) -> list[dict[str, float]]:
+    """Returns the metrics of every update of a run."""
+    return [r["metrics"] for r in RunFolder(folder).history() if r["type"] == "step" and r["step"]]
+
+
+def rollout_curve(rows: list[list[dict[str, float]]]) -> dict[str, list[float]]:
+    """Returns the means over seeds of proxy, gold accuracy, KL and √KL in the rollouts, from the metrics
+    of every update of every seed. One point covers `UPDATES_PER_POINT` updates.
     """
-    rows = [
-        [r["metrics"] for r in RunFolder(folder).history() if r["type"] == "step" and r["step"]]
-        for folder in folders
-    ]
     points: dict[str, list[float]] = {"step": [], "proxy": [], "gold": [], "kl": [], "distance": []}
     for start in range(0, OPTIMISATION_UPDATES, UPDATES_PER_POINT):
         rollouts = [metrics for run in rows for metrics in run[start : start + UPDATES_PER_POINT]]
@@ -80,29 +94,21 @@ def run_experiment(
         jobs,
         say,
     )
-    rows = []
-    for (method, model), name in names.items():
-        points = rollout_curve([out / f"{name}-{seed}" for seed in range(seeds)])
-        best = max(range(len(points["gold"])), key=lambda i: points["gold"][i])
-        end = interval([r["gold/accuracy"] for r in runs[name]])
-        rows.append(
-            {
-                "method": method,
-                "reward_model": model,
-                "curve": points,
-                "best_gold": points["gold"][best],
-                "best_step": points["step"][best],
-                "gold": end.mean,
-                "gold_half": end.half,
-                "proxy_first": points["proxy"][0],
-                "proxy_last": points["proxy"][-1],
-                "kl": interval([r["kl"] for r in runs[name]]).mean,
-            }
+    rows = [
+        table_row(
+            method,
+            model,
+            [update_metrics(out / f"{name}-{seed}") for seed in range(seeds)],
+            runs[name],
         )
+        for (method, model), name in names.items()
+    ]
+    for (method, ensemble), results in ensemble_runs(out, seeds, device, jobs, say).items():
+        title = ensemble_title(ensemble)
+        rows.append(table_row(method, title, [r.pop("rollouts") for r in results], results))
+        runs[f"{method}-ensemble-{ensemble}"] = results
     table = {
-        "command": command_line("overoptimisation", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
+        **record_origin(command_line("overoptimisation", seeds, device), device),
         "seeds": seeds,
         "steps": OPTIMISATION_UPDATES,
         "rows": rows,
@@ -111,6 +117,68 @@ def run_experiment(
     replace_file(out / "table.json", (json.dumps(table, indent=1) + "\n").encode())
     replace_file(out / "report.md", render_report(table).encode())
     return table
+
+
+def ensemble_runs(
+    out: Path, seeds: int, device: str, jobs: int, say: Log
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Trains every method against every ensemble with every seed; returns the results by method and
+    ensemble.
+    """
+    knobs = REWARD_MODELS[ENSEMBLE_DATA]
+    members = {
+        (seed, i): (seed + i * MEMBER_SEEDS) for seed in range(seeds) for i in range(ENSEMBLE_SIZE)
+    }
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        trained = {
+            key: pool.submit(reward_model_run, out, knobs, member_seed, device)
+            for key, member_seed in members.items()
+        }
+        folders = {key: future.result() for key, future in trained.items()}
+        futures = {
+            (method, name, seed): pool.submit(
+                run_with_ensemble,
+                out / f"{method}-ensemble-{weight:g}-{seed}.json",
+                method,
+                {"steps": OPTIMISATION_UPDATES},
+                [folders[seed, i] for i in range(ENSEMBLE_SIZE)],
+                weight,
+                seed,
+                device,
+            )
+            for seed in range(seeds)
+            for method in ONLINE_METHODS
+            for name, weight in ENSEMBLES.items()
+        }
+        for (method, name, seed), future in futures.items():
+            gold = future.result()["gold/accuracy"]
+            say(f"{method}, {ensemble_title(name)}, seed {seed}: gold {gold:.3f}")
+    return {
+        (method, name): [futures[method, name, seed].result() for seed in range(seeds)]
+        for method in ONLINE_METHODS
+        for name in ENSEMBLES
+    }
+
+
+def table_row(
+    method: str, model: str, rollouts: list[list[dict[str, float]]], results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns the row of a method on one reward model: its curve, its best and its last measures."""
+    points = rollout_curve(rollouts)
+    best = max(range(len(points["gold"])), key=lambda i: points["gold"][i])
+    end = interval([r["gold/accuracy"] for r in results])
+    return {
+        "method": method,
+        "reward_model": model,
+        "curve": points,
+        "best_gold": points["gold"][best],
+        "best_step": points["step"][best],
+        "gold": end.mean,
+        "gold_half": end.half,
+        "proxy_first": points["proxy"][0],
+        "proxy_last": points["proxy"][-1],
+        "kl": interval([r["kl"] for r in results]).mean,
+    }
 
 
 def render_report(table: dict[str, Any]) -> str:

@@ -42,10 +42,25 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
         Experiment(
+            "answer_length",
+            "the length of right and of wrong answers while GRPO trains, under three reductions",
+            "answer_length",
+            seeds=10,
+            recorded=False,
+        ),
+        Experiment(
+            "answer_length_smollm2",
+            "the same on sums with SmolLM2-135M, whose text may ramble",
+            "answer_length_smollm2",
+            seeds=5,
+            recorded=False,
+        ),
+        Experiment(
             "arithmetic",
             "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
             " rewards, groups of 2 to 32",
             "arithmetic",
+            seeds=5,
         ),
         Experiment(
             "baselines",
@@ -58,6 +73,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "KL, gold accuracy and log-probabilities of DPO, IPO and KTO at equal updates for five"
             " β",
             "beta",
+            seeds=10,
         ),
         Experiment(
             "data_quality",
@@ -65,16 +81,18 @@ EXPERIMENTS: dict[str, Experiment] = {
             "data_quality",
             seeds=10,
         ),
-        Experiment("drift", "how far a policy leaves its data", "drift"),
+        Experiment("drift", "how far a policy leaves its data", "drift", seeds=10),
         Experiment(
             "frontier",
             "gold reward against KL of every method on sentiment with SmolLM2-135M, for four β",
             "frontier",
+            seeds=5,
         ),
         Experiment(
             "groups",
             "GRPO with groups of 2 to 32, at equal rollouts and at equal prompts",
             "groups",
+            seeds=10,
         ),
         Experiment(
             "margins",
@@ -96,14 +114,23 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         Experiment(
             "overoptimisation",
-            "proxy against gold reward as reward models are optimised",
+            "proxy against gold reward as reward models and ensembles of them are optimised",
             "overoptimisation",
+            seeds=10,
         ),
         Experiment(
             "pair_tokens",
             "the log-ratio of every token of 8 training pairs while DPO trains",
             "pair_tokens",
             seeds=1,
+        ),
+        Experiment(
+            "pass_at_k",
+            "pass@k of the base and of every method for k to 256, on chains of 3 to 6 operations and"
+            " on longer ones",
+            "pass_at_k",
+            seeds=10,
+            recorded=False,
         ),
         Experiment(
             "playground",
@@ -120,13 +147,32 @@ EXPERIMENTS: dict[str, Experiment] = {
             seeds=1,
         ),
         Experiment(
+            "random_rewards",
+            "random and true rewards with 1 and 4 updates on a rollout, with and without the clip",
+            "random_rewards",
+            seeds=10,
+            recorded=False,
+        ),
+        Experiment(
+            "random_rewards_smollm2",
+            "the same on sums with SmolLM2-135M",
+            "random_rewards_smollm2",
+            seeds=5,
+            recorded=False,
+        ),
+        Experiment(
             "recorded",
             "the runs that the lab ships: every method's defaults and every preset",
             "shipped_runs",
             seeds=1,
             recorded=False,
         ),
-        Experiment("sensitivity", "the outcome against each setting", "sensitivity"),
+        Experiment(
+            "sensitivity",
+            "the outcome of every method against each setting",
+            "sensitivity",
+            seeds=10,
+        ),
         Experiment(
             "taste",
             "how many labels a simulated labeller needs, for pairs at random and where the model is"
@@ -140,6 +186,20 @@ EXPERIMENTS: dict[str, Experiment] = {
             "all methods at defaults, tuned at equal tokens, and tuned at equal KL",
             "tuned",
             seeds=10,
+        ),
+        Experiment(
+            "tuned_arithmetic",
+            "the same three views with SmolLM2-135M on sums",
+            "tuned_arithmetic",
+            seeds=5,
+            recorded=False,
+        ),
+        Experiment(
+            "tuned_sentiment",
+            "the same three views with SmolLM2-135M on film reviews",
+            "tuned_sentiment",
+            seeds=5,
+            recorded=False,
         ),
     )
 }
@@ -155,6 +215,8 @@ def find_experiment(name: str) -> Experiment:
 
 if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
     from lab.experiments import (
+        answer_length,
+        answer_length_smollm2,
         arithmetic,
         baselines,
         beta,
@@ -168,14 +230,21 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         one_update,
         overoptimisation,
         pair_tokens,
+        pass_at_k,
         playground,
+        random_rewards,
+        random_rewards_smollm2,
         sensitivity,
         shipped_runs,
         taste,
         tuned,
+        tuned_arithmetic,
+        tuned_sentiment,
     )
 
     _MODULES: tuple[ExperimentCode, ...] = (
+        answer_length,
+        answer_length_smollm2,
         arithmetic,
         baselines,
         beta,
@@ -189,9 +258,14 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         one_update,
         overoptimisation,
         pair_tokens,
+        pass_at_k,
         playground,
+        random_rewards,
+        random_rewards_smollm2,
         sensitivity,
         shipped_runs,
         taste,
         tuned,
+        tuned_arithmetic,
+        tuned_sentiment,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -26,16 +27,19 @@ MEASURING_CODE = (
     "models",
     "tasks",
     "training",
+    "experiments/tuned_plan.py",
     "experiments/tuned_runs.py",
 )
-"""What the numbers of a run depend on, below `lab`."""
+"""What the numbers of every run depend on, below `lab`."""
 
 
 @cache
-def code_fingerprint(folder: Path = LAB_FOLDER) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 over the files that decide the numbers of a run."""
+def code_fingerprint(folder: Path = LAB_FOLDER, modules: tuple[str, ...] = ()) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 over the files that decide the numbers of a run:
+    `MEASURING_CODE` and the `modules` of `lab.experiments`.
+    """
     digest = hashlib.sha256()
-    for name in MEASURING_CODE:
+    for name in (*MEASURING_CODE, *(f"experiments/{module}.py" for module in modules)):
         place = folder / name
         files = [place] if place.is_file() else sorted(place.rglob("*"))
         for file in files:
@@ -47,8 +51,8 @@ def code_fingerprint(folder: Path = LAB_FOLDER) -> str:
 
 @cache
 def code_commit(folder: Path = LAB_FOLDER) -> str:
-    """Return the commit of the checkout, with "+changes" where files of the lab differ from it; empty
-    outside a checkout.
+    """Return the commit of the checkout, with "+changes" where files of the lab differ from it. Outside
+    a checkout it is the text of the environment variable LAB_COMMIT, or empty.
     """
     try:
         commit, changes = (
@@ -58,28 +62,34 @@ def code_commit(folder: Path = LAB_FOLDER) -> str:
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
         )
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("LAB_COMMIT", "")
     return commit[:12] + ("+changes" if changes else "")
 
 
-def origin(device: str) -> dict[str, str]:
+def origin(device: str, *modules: str) -> dict[str, str]:
     """Return code, machine and versions of the runs that this process makes."""
     return {
-        "code": code_fingerprint(),
+        "code": code_fingerprint(modules=modules),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
     }
 
 
+def record_origin(command: str, device: str) -> dict[str, str]:
+    """Return what a table says of its origin: command, code, machine, versions and commit."""
+    return {"command": command, **origin(device), "commit": code_commit()}
+
+
 class RunLog:
-    """The finished runs in the file `path`, by their key.
+    """The finished runs in the file `path`, by their key. `modules` of `lab.experiments` decide their
+    numbers besides `MEASURING_CODE`.
 
     Raises `LabError` when the file holds runs of other code, another machine or other versions.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.path, self.origin = path, origin(device)
+    def __init__(self, path: Path, device: str, *modules: str) -> None:
+        self.path, self.origin = path, origin(device, *modules)
         self.rows: dict[str, dict[str, Any]] = {}
         for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:

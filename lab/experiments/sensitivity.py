@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lab.analysis.statistics import SHARE, Interval, interval
 from lab.config.methods import make_config
 from lab.experiments.arms import (
@@ -16,24 +14,27 @@ from lab.experiments.arms import (
     EVALUATION_SAMPLES,
     Arm,
     command_line,
-    device_name,
     record_plan,
     run_arms,
 )
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import record_origin
 from lab.figures.palette import METHOD_NAMES
 from lab.storage.jsonl import replace_file
 
 FACTOR = 4.0
-CENTRES: dict[str, dict[str, float]] = {"ppo": {}, "grpo": {"beta": 0.04}, "dpo": {}, "ipo": {}}
-"""The central knobs of each method: its defaults, but for GRPO the β of its paper, because its
-default of 0 cannot be multiplied.
+CENTRES: dict[str, dict[str, float]] = {"grpo": {"beta": 0.04}}
+"""The central knobs of a method where they are not its defaults: for GRPO the β of its paper, because
+its default of 0 cannot be multiplied.
 """
 MOVED_KNOBS = {
     "ppo": ("learning_rate", "critic_learning_rate", "epsilon", "beta"),
     "grpo": ("learning_rate", "beta"),
+    "online_dpo": ("learning_rate", "beta"),
+    "sft": ("learning_rate",),
     "dpo": ("learning_rate", "beta"),
     "ipo": ("learning_rate", "beta"),
+    "kto": ("learning_rate", "beta"),
 }
 
 
@@ -46,7 +47,7 @@ def arms() -> list[Arm]:
     """
     result = []
     for method, knobs in MOVED_KNOBS.items():
-        centre = CENTRES[method]
+        centre = CENTRES.get(method, {})
         result.append(Arm(f"{method}-centre", method, dict(centre)))
         for knob in knobs:
             value = centre.get(knob, getattr(make_config(method), knob))
@@ -81,9 +82,7 @@ def run_experiment(
                 {"method": method, "knob": knob, **cells, "spread": max(means) - min(means)}
             )
     table = {
-        "command": command_line("sensitivity", seeds, device),
-        "device": device_name(device),
-        "torch": torch.__version__.partition("+")[0],
+        **record_origin(command_line("sensitivity", seeds, device), device),
         "factor": FACTOR,
         "evaluation": f"{EVALUATION_PROMPTS} held-out prompts x {EVALUATION_SAMPLES} completions",
         "seeds": seeds,

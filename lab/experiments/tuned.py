@@ -5,7 +5,7 @@ docs/results/protocol.md says how, and `lab.experiments.tuned_plan` holds the pl
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -17,12 +17,14 @@ from lab.experiments.process_pool import write_table
 from lab.experiments.protocol import Log
 from lab.experiments.run_log import RunLog
 from lab.experiments.tuned_plan import PLAN, TunedPlan
-from lab.experiments.tuned_report import render_report, tabulate_tuned
+from lab.experiments.tuned_report import VIEW_TITLES, render_report, tabulate_tuned
 from lab.experiments.tuned_runs import (
     PlannedRun,
     accuracy_at_kl,
+    build_plan_pairs,
     measure_untrained,
     require_valid_trials,
+    reward_settings,
     run_planned,
 )
 
@@ -32,46 +34,48 @@ __all__ = ["render_report", "run_experiment"]
 def run_experiment(
     out: Path, seeds: int, device: str, jobs: int, say: Log = lambda text: None
 ) -> dict[str, Any]:
-    """Tune every method, train it with fresh seeds in three views, and tabulate (`ExperimentCode`).
+    """Tune every method, train it with fresh seeds in three views, and tabulate (`ExperimentCode`)."""
+    return run_plan("tuned", PLAN, out, seeds, device, jobs, say)
+
+
+def run_plan(
+    name: str, plan: TunedPlan, out: Path, seeds: int, device: str, jobs: int, say: Log
+) -> dict[str, Any]:
+    """Make all runs of a plan; `name` is the experiment on the command line.
 
     Every finished run is a line of runs.jsonl in `out`, so that a killed experiment loses at most the
     runs that were in progress.
     """
-    plan = PLAN
     interval([0.0] * seeds)
     for arm in plan.arms:
         require_valid_trials(plan, arm)
-    record_plan(out, {"experiment": "tuned", "device": device} | asdict(plan))
+    record_plan(out, {"experiment": name, "device": device} | asdict(plan))
     log = RunLog(out / "runs.jsonl", device)
     final_seeds = [plan.first_seed + i for i in range(seeds)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        pool.submit(build_plan_pairs, plan, out, device).result()
         runner = _Runner(plan, out, device, log, pool, say)
-        runner.measure_base([*plan.tuning_seeds], plan.tuning_prompts, "tuning")
-        runner.measure_base(final_seeds, plan.test_prompts, "test")
-        for late in (False, True):
-            arms = [arm for arm in plan.arms if (arm.name in plan.late_arms) == late]
-            runner.run(trial_runs(replace(plan, arms=tuple(arms))))
-            chosen = choose_settings(plan, log)
-            for view in ("tokens", "kl"):
-                runner.run(
-                    [
-                        PlannedRun(view, arm.name, seed, chosen[arm.name][view]["settings"])
-                        for seed in final_seeds
-                        for arm in arms
-                    ]
-                )
-                write_results(plan, out, log, seeds, device)
-            runner.run([PlannedRun("defaults", a.name, s) for a in arms for s in final_seeds])
-            table = write_results(plan, out, log, seeds, device)
+        runner.measure_base([*plan.tuning_seeds], "tuning")
+        runner.measure_base(final_seeds, "test")
+        runner.run(trial_runs(plan))
+        chosen = choose_settings(plan, log)
+        table = write_results(name, plan, out, log, seeds, device)
+        for view in VIEW_TITLES:
+            settings = {
+                arm: {} if view == "defaults" else views[view]["settings"]
+                for arm, views in chosen.items()
+            }
+            runner.run([PlannedRun(view, a, s, settings[a]) for a in settings for s in final_seeds])
+            table = write_results(name, plan, out, log, seeds, device)
     return table
 
 
 def write_results(
-    plan: TunedPlan, out: Path, log: RunLog, seeds: int, device: str
+    name: str, plan: TunedPlan, out: Path, log: RunLog, seeds: int, device: str
 ) -> dict[str, Any]:
     """Write table.json and report.md from the runs that are in the log so far; return the table."""
     table = {
-        "command": command_line("tuned", seeds, device),
+        "command": command_line(name, seeds, device),
         **log.origin,
         "commit": ", ".join(log.commits()),
         "seeds": seeds,
@@ -153,28 +157,37 @@ class _Runner:
         self.plan, self.out, self.device = plan, out, device
         self.log, self.pool, self.say = log, pool, say
 
-    def measure_base(self, seeds: Sequence[int], prompts: tuple[int, int], part: str) -> None:
-        """Measure the untrained model on a part of the prompts with the noise of every seed."""
-        for seed in seeds:
-            key = f"base-{part}-{seed}"
-            if key not in self.log.rows:
-                found = self.pool.submit(
-                    measure_untrained, self.plan, seed, self.device, prompts
-                ).result()
-                self.log.append(key, {"view": "base", "seed": seed} | found)
+    def measure_base(self, seeds: Sequence[int], part: str) -> None:
+        """Measure the untrained model on the "tuning" or "test" prompts with the noise of every seed."""
+        plan = self.plan
+        prompts, samples = plan.tuning_prompts, 1
+        if part == "test":
+            prompts, samples = plan.test_prompts, plan.samples
+        futures = {
+            seed: self.pool.submit(measure_untrained, plan, seed, self.device, prompts, samples)
+            for seed in seeds
+            if f"base-{part}-{seed}" not in self.log.rows
+        }
+        for seed, measured in futures.items():
+            row = {"view": "base", "seed": seed} | measured.result()
+            self.log.append(f"base-{part}-{seed}", row)
 
     def run(self, planned: Sequence[PlannedRun]) -> None:
-        """Make the runs; the reward models that they need come first, because runs share them."""
+        """Make the runs that are missing, those of the last arms first, because they take longest. The
+        reward models that they need come before, because runs share them.
+        """
         missing = [one for one in planned if not self.log.has(one.key, one.settings)]
         scored = {one.seed for one in missing if self.plan.arm(one.arm).scored_by_model}
+        knobs = reward_settings(self.plan, self.out)
         for model in [
-            self.pool.submit(reward_model_run, self.out, self.plan.reward_model, seed, self.device)
+            self.pool.submit(reward_model_run, self.out, knobs, seed, self.device)
             for seed in sorted(scored)
         ]:
             self.say(f"reward model {model.result().name}")
+        order = {arm.name: -place for place, arm in enumerate(self.plan.arms)}
         futures = {
             self.pool.submit(run_planned, self.plan, self.out, one, self.device): one
-            for one in missing
+            for one in sorted(missing, key=lambda one: order[one.arm])
         }
         for done in as_completed(futures):
             row = self.log.append(futures[done].key, done.result())

@@ -1,9 +1,9 @@
-"""The plan of the comparison of tuned methods: arms, prompts, seeds, budget and trials.
+"""The plans of the comparisons of tuned methods: arms, prompts, seeds, budget and trials.
 
-docs/results/protocol.md explains it.
+docs/results/protocol.md explains them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lab.config.methods import METHODS
@@ -51,19 +51,21 @@ class TunedArm:
 
 
 _BETA = SearchRange("beta", 0.03, 1.0)
+_ONLINE_DPO_RANGES = (_BETA, SearchRange("group_size", choices=(2, 4, 8)))
 _PPO_RANGES = (SearchRange("beta", 0.005, 0.08), SearchRange("critic_learning_rate", 1.25e-3, 2e-2))
 
 
 @dataclass(frozen=True)
 class TunedPlan:
-    """Everything that decides the numbers of the comparison.
+    """Everything that decides the numbers of a comparison.
 
     `tokens` counts the completion tokens of a run that are sampled plus those trained on.
     `completions` is the batch of every method in the tuned views. `looks` are the measurements of a
     tuning run, at equal distances. `kl` is the KL in nats at which the runs of the third view stop,
     and `kl_checks` says how often a run of full length is checked. Prompts are (first, last + 1) in the
-    task's held-out list. `late_arms` are trained after all others. `common` holds settings of all
-    runs, `reward_model` those of reward models.
+    task's held-out list; each test prompt gets `samples` completions. `common` holds settings of all
+    runs, `reward_model` those of reward models. `pairs` is the number of preference pairs that are
+    sampled from the base first; 0 for a task that has its own.
     """
 
     arms: tuple[TunedArm, ...] = (
@@ -79,15 +81,15 @@ class TunedPlan:
                 SearchRange("updates_per_rollout", choices=(1, 2, 4)),
             ),
         ),
-        TunedArm("online_dpo", "online_dpo", (_BETA, SearchRange("group_size", choices=(2, 4, 8)))),
+        TunedArm("online_dpo", "online_dpo", _ONLINE_DPO_RANGES),
+        TunedArm("online_dpo.model", "online_dpo", _ONLINE_DPO_RANGES, scored_by_model=True),
         TunedArm("ppo", "ppo", _PPO_RANGES),
         TunedArm("ppo.model", "ppo", _PPO_RANGES, scored_by_model=True),
     )
-    late_arms: tuple[str, ...] = ("ppo.model",)
-    trials: int = 5
-    tuning_seeds: tuple[int, ...] = (1000,)
+    trials: int = 12
+    tuning_seeds: tuple[int, ...] = (1000, 1001)
     first_seed: int = 2000
-    tokens: int = 40_000
+    tokens: int = 60_000
     completions: int = 32
     looks: int = 2
     kl: float = 1.0
@@ -95,10 +97,12 @@ class TunedPlan:
     tuning_prompts: tuple[int, int] = (0, 192)
     monitor_prompts: tuple[int, int] = (192, 256)
     test_prompts: tuple[int, int] = (512, 1024)
+    samples: int = 4
     margin: float = 0.02
     rate_factor: float = 4.0
     common: dict[str, Any] = field(default_factory=dict)
     reward_model: dict[str, Any] = field(default_factory=lambda: {"eval_prompts": 32})
+    pairs: int = 0
 
     def arm(self, name: str) -> TunedArm:
         """Return the arm of a name."""
@@ -115,7 +119,7 @@ class TunedPlan:
         """
         if trial == 0:
             return {}
-        rate = METHODS[arm.method].config.learning_rate
+        rate = self.common.get("learning_rate", METHODS[arm.method].config.learning_rate)
         ranges = (
             SearchRange("learning_rate", rate / self.rate_factor, rate * self.rate_factor),
             *arm.ranges,
@@ -127,6 +131,35 @@ class TunedPlan:
 
 
 PLAN = TunedPlan()
+
+
+def language_model_plan(task: str, **changes: Any) -> TunedPlan:
+    """Return the plan for SmolLM2-135M on a task with at least 256 held-out prompts.
+
+    The base samples the pairs. The learning rate of all methods, around which tuning searches, is
+    that of a large model, because the lab's defaults are made for the embedded one.
+    """
+    common = {
+        "model": "smollm2-135m",
+        "task": task,
+        "max_completion_tokens": 32,
+        "learning_rate": 2e-4,
+    }
+    plan = TunedPlan(
+        arms=tuple(arm for arm in PLAN.arms if arm.name != "online_dpo.model"),
+        trials=5,
+        tuning_seeds=(1000,),
+        tokens=40_000,
+        kl=3.0,
+        kl_checks=8,
+        tuning_prompts=(0, 64),
+        monitor_prompts=(64, 96),
+        test_prompts=(96, 256),
+        common=common,
+        reward_model=common | {"eval_prompts": 32},
+        pairs=2000,
+    )
+    return replace(plan, **changes)
 
 
 def radical_inverse(index: int, base: int) -> float:

@@ -33,7 +33,7 @@ def tabulate_tuned(
     """Return the settings that were chosen, and for every view the arms with intervals and the word
     for every two arms.
     """
-    base = scores_of(log, "base-test", seeds)
+    base = scores_of(plan, log, "base-test", seeds)
     return {
         "base": {"gold/accuracy": as_interval(crossed_mean(base))},
         "titles": {arm.name: arm.title for arm in plan.arms},
@@ -61,9 +61,11 @@ def finished_arms(
     return [(arm, finished) for arm, finished in done if len(finished) > 1]
 
 
-def scores_of(log: Rows, prefix: str, seeds: Sequence[int]) -> Scores:
-    """Return for every seed whether each test prompt was answered correctly."""
-    return [[float(digit) for digit in log[f"{prefix}-{seed}"]["right"]] for seed in seeds]
+def scores_of(plan: TunedPlan, log: Rows, prefix: str, seeds: Sequence[int]) -> Scores:
+    """Return for every seed and test prompt the share of right completions."""
+    return [
+        [int(digit) / plan.samples for digit in log[f"{prefix}-{seed}"]["right"]] for seed in seeds
+    ]
 
 
 def as_interval(difference: Difference) -> dict[str, float]:
@@ -83,7 +85,9 @@ def view_row(
         "arm": arm.name,
         "title": arm.title,
         "seeds": len(seeds),
-        "gold/accuracy": as_interval(crossed_mean(scores_of(log, f"{view}-{arm.name}", seeds))),
+        "gold/accuracy": as_interval(
+            crossed_mean(scores_of(plan, log, f"{view}-{arm.name}", seeds))
+        ),
         "lowest": min(accuracies),
         "highest": max(accuracies),
         **{name: asdict(interval([row[name] for row in rows])) for name in names},
@@ -100,7 +104,7 @@ def compare_arms(
     gives; all of them are one family.
     """
     scores = {
-        arm.name: scores_of(log, f"{view}-{arm.name}", done)
+        arm.name: scores_of(plan, log, f"{view}-{arm.name}", done)
         for arm, done in finished_arms(plan, log, view, seeds, chosen)
     }
     pairs = list(combinations(scores, 2))
@@ -180,21 +184,31 @@ def comparison_cell(one: Mapping[str, Any]) -> str:
     return f"{Interval(-one['mean'], one['half']).signed()} {word}"
 
 
+def completions_text(plan: Mapping[str, Any]) -> str:
+    """Return how many completions each policy writes for a test prompt."""
+    samples = plan.get("samples", 1)
+    return f"{samples} completions each" if samples > 1 else "one completion each"
+
+
 def trials_table(table: Mapping[str, Any]) -> str:
-    """Return for every method the accuracy of each trial after all tokens."""
+    """Return for every method the accuracy of each trial after all tokens, the mean over the tuning
+    seeds; the columns are in the order of the learning rate.
+    """
     plan = table["plan"]
-    heads = ["defaults"]
-    for trial in range(1, plan["trials"]):
-        factor = plan["rate_factor"] ** (2 * radical_inverse(trial + 1, HALTON_BASES[0]) - 1)
-        heads.append(f"trial {trial}, learning rate × {factor:.2g}")
+    factors = {0: 1.0} | {
+        trial: plan["rate_factor"] ** (2 * radical_inverse(trial + 1, HALTON_BASES[0]) - 1)
+        for trial in range(1, plan["trials"])
+    }
+    order = sorted(factors, key=lambda trial: factors[trial])
+    heads = [f"× {factors[trial]:.2g}" if trial else "defaults" for trial in order]
     lines = [
-        f"| method | {' | '.join(heads)} | highest − lowest |",
+        f"| learning rate | {' | '.join(heads)} | highest − lowest |",
         "| --- " * (len(heads) + 2) + "|",
     ]
     for name, chosen in table["chosen"].items():
         scores = chosen["tokens"]["scores"]
         lines.append(
-            f"| {table['titles'][name]} | {' | '.join(f'{score:.2f}' for score in scores)} |"
+            f"| {table['titles'][name]} | {' | '.join(f'{scores[t]:.2f}' for t in order)} |"
             f" {max(scores) - min(scores):.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -209,8 +223,8 @@ def render_report(table: dict[str, Any]) -> str:
         "# Methods, at defaults and tuned",
         f"`{table['command']}` on {table['device']}, torch {table['torch']}, transformers"
         f" {table['transformers']}, commit {table['commit']}. {table['seeds']} seeds from"
-        f" {plan['first_seed']}; {prompts} test prompts, one completion for each seed; ± is half the"
-        " 95 % interval over seeds and prompts. Before training: gold accuracy"
+        f" {plan['first_seed']}; {prompts} test prompts,"
+        f" {completions_text(plan)}; ± is half the 95 % interval over seeds and prompts. Before training: gold accuracy"
         f" {base['mean']:.3f} ± {base['half']:.3f}.",
     ]
     parts += ["## Trials", trials_table(table)]

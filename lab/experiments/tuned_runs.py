@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
-from lab.experiments.arms import reward_model_run
+from lab.experiments.arms import cached_json, reward_model_run
 from lab.experiments.tuned_plan import NO_LIMIT, TunedArm, TunedPlan
 from lab.models.loading import fitting_threads
+from lab.recipes.generate_pairs import build_pairs
 from lab.runs.folder import RunFolder
 from lab.runs.records import StepRecord
 from lab.tasks.base import Problem
@@ -62,9 +63,11 @@ def _held_out(task: Any, end: int) -> list[Problem]:
     return list(task.held_out(end))
 
 
-def measure(run: TrainState, prompts: tuple[int, int], seed: int) -> dict[str, Any]:
-    """Sample one completion of each prompt in the range, and return accuracy, KL, length, the task's
-    own measures, and "right": a digit 0 or 1 for every prompt.
+def measure(
+    run: TrainState, prompts: tuple[int, int], seed: int, samples: int = 1
+) -> dict[str, Any]:
+    """Sample `samples` completions, at most 9, of each prompt in the range, and return accuracy, KL,
+    length, the task's own measures, and "right": for every prompt a digit, how many are right.
     """
     with fitting_threads(run.model):
         result = evaluate(
@@ -75,13 +78,15 @@ def measure(run: TrainState, prompts: tuple[int, int], seed: int) -> dict[str, A
             max_tokens=run.config.max_completion_tokens,
             seed=seed,
             device=run.device,
+            samples=samples,
         )
+    right = [int(row["gold"]) for row in result.completions]
     return {
         "gold/accuracy": result.accuracy,
         "kl": result.kl,
         "completions/mean_length": result.mean_length,
         **result.facts,
-        "right": "".join(str(int(row["gold"])) for row in result.completions),
+        "right": "".join(str(sum(right[i : i + samples])) for i in range(0, len(right), samples)),
     }
 
 
@@ -107,13 +112,46 @@ def run_config(
     settings |= plan.common
     if planned.view != "defaults":
         settings |= plan.batch(arm.method) | {"steps": NO_LIMIT}
+    if METHODS[arm.method].offline:
+        settings |= pairs_settings(plan, out)
     settings |= planned.settings
     reward_tokens = 0
     if arm.scored_by_model:
-        folder = reward_model_run(out, plan.reward_model, planned.seed, device)
+        folder = reward_model_run(out, reward_settings(plan, out), planned.seed, device)
         settings["reward_from"] = str(folder)
         reward_tokens = max(r["tokens"] for r in RunFolder(folder).history() if "tokens" in r)
     return make_config(arm.method, settings), reward_tokens
+
+
+def pairs_settings(plan: TunedPlan, out: Path) -> dict[str, Any]:
+    """Return the settings that name the pairs sampled from the base; empty for a task with its own."""
+    if not plan.pairs:
+        return {}
+    return {"data": str((out / "pairs.jsonl").absolute()), "pairs": plan.pairs}
+
+
+def reward_settings(plan: TunedPlan, out: Path) -> dict[str, Any]:
+    """Return the settings of the plan's reward models."""
+    return plan.reward_model | pairs_settings(plan, out)
+
+
+def build_plan_pairs(plan: TunedPlan, out: Path, device: str) -> None:
+    """Sample the pairs of a plan into `out`, unless they are there or the task has its own."""
+    if plan.pairs:
+        settings = make_config("grpo", plan.common)
+        cached_json(
+            out / "pairs-built.json",
+            lambda: build_pairs(
+                Path(pairs_settings(plan, out)["data"]),
+                settings.model,
+                plan.pairs,
+                0,
+                device,
+                settings.task,
+                "answer",
+                settings.max_completion_tokens,
+            ),
+        )
 
 
 def run_planned(plan: TunedPlan, out: Path, planned: PlannedRun, device: str) -> dict[str, Any]:
@@ -140,7 +178,7 @@ def run_planned(plan: TunedPlan, out: Path, planned: PlannedRun, device: str) ->
     final = (
         {"looks": looks}
         if planned.view == "tuning"
-        else measure(run, plan.test_prompts, planned.seed)
+        else measure(run, plan.test_prompts, planned.seed, plan.samples)
     )
     return result | {
         **final,
@@ -179,11 +217,12 @@ def _stop_rule(
 
 
 def measure_untrained(
-    plan: TunedPlan, seed: int, device: str, prompts: tuple[int, int]
+    plan: TunedPlan, seed: int, device: str, prompts: tuple[int, int], samples: int
 ) -> dict[str, Any]:
     """Measure the base with the noise of a seed."""
-    config = make_config("sft", plan.common | {"seed": seed, "device": device})
-    return measure(prepare(config), prompts, seed)
+    settings = {"seed": seed, "device": device, "eval_every": 0, "eval_prompts": 2}
+    config = make_config("grpo", plan.common | settings)
+    return measure(prepare(config), prompts, seed, samples)
 
 
 def accuracy_at_kl(looks: Sequence[dict[str, Any]], base: float, kl: float) -> float:

@@ -18,6 +18,7 @@ from lab.models.loading import fitting_threads, load_base, load_policy
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
 from lab.runs.fork import CHECKPOINT_FILE, fork_points
+from lab.runs.import_run import require_own
 from lab.runs.states import RunState
 from lab.storage.checksums import require_intact
 from lab.tasks.registry import task_of
@@ -35,6 +36,7 @@ def load_run(
     the run started, if it did, since it is part of the reference. Raises `LabError` when the run has no adapter, has
     trained a reward model, or its base now has other tokens.
     """
+    require_own(folder)
     config = folder.config
     if method_of(config) == "reward_model":
         raise LabError(

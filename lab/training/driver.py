@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
 from lab.runs.folder import RunFolder
+from lab.runs.fork import origin_of
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
@@ -35,6 +36,7 @@ from lab.training.own_functions import (
 )
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
+from lab.training.trackers import Trackers
 
 STATE_AFTER = {
     EventKind.PAUSED: RunState.PAUSED,
@@ -43,6 +45,7 @@ STATE_AFTER = {
     EventKind.FINISHED: RunState.FINISHED,
 }
 Report = Callable[[StepRecord | Event, TrainState], None]
+DrivenRecords = Generator[tuple[StepRecord | Event, TrainState], None, TrainState]
 ExpectedMemory = Callable[[TrainState], str]
 
 
@@ -54,8 +57,32 @@ def drive(
     own: OwnFunctions | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
 ) -> TrainState:
+    """Train the run of `folder` as `drive_records` does, hand every record to `report`, and return the
+    last state. An error of `report` ends the run as failed.
+    """
+    records = drive_records(folder, steps, until, own, expected_memory)
+    while True:
+        try:
+            record, run = next(records)
+        except StopIteration as end:
+            return end.value
+        try:
+            report(record, run)
+        except BaseException as error:
+            records.throw(error)
+            raise
+
+
+def drive_records(
+    folder: RunFolder,
+    steps: int | None = None,
+    until: Callable[[TrainState], bool] | None = None,
+    own: OwnFunctions | None = None,
+    expected_memory: ExpectedMemory = lambda run: "",
+) -> DrivenRecords:
     """Train the run of `folder` until it ends or is stopped, or `until` is true after an update;
-    write every record, samples, status and checkpoints; return the last state.
+    write every record, samples, status and checkpoints. Yield each record when it is written, with
+    the state of the run; return the last state.
 
     A run with a checkpoint continues from it along the same trajectory, live changes included;
     `steps` extends it to that many updates in all. `own` holds functions of the caller that replace
@@ -81,7 +108,7 @@ def drive(
         folder.claim()
         if own:
             note_functions(folder, own)
-        return _train_folder(folder, config, saved, source, report, own, expected_memory)
+        return (yield from _train_folder(folder, config, saved, source, own, expected_memory))
 
 
 def _train_folder(
@@ -89,10 +116,9 @@ def _train_folder(
     config: RunConfig,
     saved: dict[str, Any] | None,
     source: CommandSource,
-    report: Report,
     own: OwnFunctions,
     expected_memory: ExpectedMemory,
-) -> TrainState:
+) -> DrivenRecords:
     """Load the model and train; an error becomes the run's state."""
     run = None
     try:
@@ -108,6 +134,9 @@ def _train_folder(
                 for place, function in own.items()
             ]
             source.replay(run)
+            origin = origin_of(folder.path)
+            if origin and run.changed_at is None:
+                run.changed_at = origin.step
             if saved is None:
                 _note_restart(folder, run)
             _log(
@@ -117,7 +146,7 @@ def _train_folder(
                 f" {transformers.__version__}",
             )
             with fitting_threads(run.model):
-                _train(folder, run, source, report)
+                yield from _train(folder, run, source)
     except KeyboardInterrupt:
         folder.write_status(
             RunState.INTERRUPTED,
@@ -192,15 +221,23 @@ def _message(error: BaseException, folder: RunFolder, config: RunConfig, expecte
     return f"{type(error).__name__}: {error}"
 
 
-def _train(folder: RunFolder, run: TrainState, source: CommandSource, report: Report) -> None:
-    """Train to the end and write every record into the folder before `report` sees it."""
+def _train(
+    folder: RunFolder, run: TrainState, source: CommandSource
+) -> Iterator[tuple[StepRecord | Event, TrainState]]:
+    """Train to the end; yield every record when it is in the folder."""
     started_with = folder.config
-    for record in train(run, source):
-        if isinstance(record, StepRecord):
-            _write_step(folder, run, record, started_with)
-        else:
-            record = _write_event(folder, run, record, started_with)
-        report(record, run)
+    trackers = Trackers(folder, run)
+    try:
+        for record in train(run, source):
+            if isinstance(record, StepRecord):
+                _write_step(folder, run, record, started_with)
+            else:
+                record = _write_event(folder, run, record, started_with)
+            trackers.log(record, run)
+            yield record, run
+    finally:
+        for failure in (*run.notes, *trackers.close()):
+            _log(folder, failure)
 
 
 def _write_step(

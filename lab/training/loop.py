@@ -14,7 +14,7 @@ import torch
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
 from lab.config.optimizer_settings import learning_rate_factor
-from lab.config.reward_rules import is_combined, reward_rules, rule_label
+from lab.config.reward_rules import logged_terms
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
@@ -127,13 +127,24 @@ def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[Ste
             metrics = train_step(run, method, next(batches), metrics)
         yield from _note_events(run)
         samples = run.rollout.samples() if run.rollout else []
-        every = run.config.eval_every
-        if run.step == run.config.steps or (every and run.step % every == 0):
+        if _is_evaluation_due(run):
             with run.timer.phase("evaluating"):
                 held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield _record(run, metrics, samples)
     yield Event(run.step, EventKind.FINISHED)
+
+
+def _is_evaluation_due(run: TrainState) -> bool:
+    """Whether the last update is evaluated: every `eval_every` updates, at the end, and in a fork also
+    1, 2, 4, … updates after a change, so that held-out curves answer at once.
+
+    Anchor: with eval_every = 10 and a change at update 25 these are 26, 27, 29, 30, 33 and 40.
+    """
+    every = run.config.eval_every
+    since = 0 if run.changed_at is None else run.step - run.changed_at
+    is_answer = 0 < since < every and since.bit_count() == 1
+    return run.step == run.config.steps or is_answer or bool(every and run.step % every == 0)
 
 
 def _record(
@@ -229,19 +240,11 @@ def _remedy_for_overflow(run: TrainState) -> str:
     )
 
 
-def _reward_terms(config: RunConfig) -> list[str]:
-    """The names under which a weighted sum of rewards logs its terms."""
-    reward = getattr(config, "reward", "")
-    if not is_combined(reward, getattr(config, "reward_weights", "")):
-        return []
-    return [f"rewards/{rule_label(rule)}" for rule in reward_rules(reward)]
-
-
 def _sum_over_ranks(run: TrainState, scalars: list[torch.Tensor], means: MetricAccumulator) -> None:
     """Sum gradients, `scalars` and metrics over the shares of the batch that other ranks hold."""
     if collectives.world_size() == 1:
         return
-    means.align_keys([*METRICS, *_reward_terms(run.config)], run.device)
+    means.align_keys([*METRICS, *logged_terms(run.config)], run.device)
     vectors = [vector.flat for vector in chain.from_iterable(run.flat_params.values())]
     gradients = [vector.grad for vector in vectors if vector.grad is not None]
     collectives.all_reduce_sum_([*gradients, *scalars, *means.tensors()])
@@ -280,6 +283,8 @@ def _apply(run: TrainState, command: Command) -> Event:
             )
         before = getattr(run.config, command.knob, None)
         run.config = change_setting(run.config, command.knob, command.value)
+        if run.changed_at is not None:
+            run.changed_at = run.step
     except LabError as error:
         return Event(run.step, EventKind.REJECTED, {"message": str(error)}, command.id)
     return Event(

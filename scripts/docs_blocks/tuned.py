@@ -2,7 +2,12 @@
 
 from docs_blocks.markdown import markdown_table, told, with_source
 from lab.analysis.recorded_results import load_result
-from lab.experiments.tuned_report import comparison_matrix, trials_table, view_table
+from lab.experiments.tuned_report import (
+    comparison_matrix,
+    completions_text,
+    trials_table,
+    view_table,
+)
 
 RECORD = "tuned"
 
@@ -13,7 +18,7 @@ def view(name: str) -> str:
     first, end = table["plan"]["test_prompts"]
     text = (
         f"{view_table(table, name)}\n{comparison_matrix(table, name)}\n{end - first} test prompts,"
-        f" one completion for each seed. Before training: {told(table['base']['gold/accuracy'], 3)}."
+        f" {completions_text(table['plan'])}. Before training: {told(table['base']['gold/accuracy'], 3)}."
     )
     return with_source(text, table, RECORD)
 

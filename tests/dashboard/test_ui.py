@@ -610,6 +610,10 @@ def test_a_completion_is_cut_into_the_tokens_of_the_model_and_its_answer_stands_
     assert answer_cell(row | {"gold": 1.0}, True)["note"] == ""
     assert answer_cell({"completion": "so 96", "gold": None}, False)["right"] is None
     assert completion_cell("so 96", False)["tokens"] == []
+    unfinished = row | {"completion": "<think>7+5=12;12*8=9"}
+    assert answer_cell(unfinished, True) == {"text": "no answer", "right": False, "note": "28"}
+    assert answer_cell({"completion": "5</think>28", "gold": 1.0}, True)["text"] == "28"
+    assert answer_cell({"completion": "<think>5</think>", "gold": 0.0}, True)["text"] == "no answer"
 
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):

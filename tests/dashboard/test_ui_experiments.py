@@ -68,6 +68,7 @@ def tables(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "run_arms", moved)
         patch.setattr(overoptimisation, "run_arms", optimised)
+        patch.setattr(overoptimisation, "ensemble_runs", lambda *arguments: {})
         patch.setattr(
             recorded_results,
             "RESULTS_FOLDER",

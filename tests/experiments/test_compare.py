@@ -2,6 +2,7 @@ import csv
 import functools
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -184,3 +185,19 @@ def test_the_proxy_is_the_mean_score_of_the_completions_one_by_one(tmp_path):
         sum(alone) / 3, rel=1e-4
     )
     assert len(set(alone)) == 3
+
+
+def test_several_jobs_make_the_same_runs_as_one(tmp_path, monkeypatch):
+    pools = []
+
+    def pool(jobs, mp_context):
+        pools.append(jobs)
+        return ThreadPoolExecutor(1)
+
+    monkeypatch.setattr(compare_module, "ProcessPoolExecutor", pool)
+    plan = ComparisonPlan(("sft", "dpo"), 2, "updates", 1, "cpu")
+    one, two = (run_comparison(plan, tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
+    assert pools == [2]
+    for name in ("sft", "dpo"):
+        kl = [[run["kl"] for run in table["runs"][name]] for table in (one, two)]
+        assert kl[0] == pytest.approx(kl[1], rel=1e-5) and len(kl[0]) == 2

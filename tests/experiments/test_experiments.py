@@ -39,7 +39,7 @@ from lab.training.loop import prepare, train
 def small(monkeypatch):
     monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 8)
     monkeypatch.setattr(arms, "EVALUATION_SAMPLES", 1)
-    for module in (arms, process_pool):
+    for module in (arms, process_pool, overoptimisation):
         monkeypatch.setattr(
             module, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(1)
         )
@@ -54,7 +54,10 @@ def test_each_knob_is_moved_alone_by_the_same_factor_both_ways():
     )
     assert found["ppo-epsilon-high"].epsilon == pytest.approx(0.8)
     assert found["grpo-beta-high"].beta == pytest.approx(0.16)
-    assert len(found) == 4 + 2 * sum(map(len, sensitivity.MOVED_KNOBS.values()))
+    assert len(found) == 7 + 2 * sum(map(len, sensitivity.MOVED_KNOBS.values()))
+    policies = {name for name, spec in METHODS.items() if "policy" in spec.models}
+    assert set(sensitivity.MOVED_KNOBS) == policies
+    assert all("learning_rate" in knobs for knobs in sensitivity.MOVED_KNOBS.values())
 
 
 def test_the_spread_of_a_row_is_the_largest_mean_minus_the_smallest(tmp_path, monkeypatch):
@@ -79,8 +82,10 @@ def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path,
     monkeypatch.setattr(overoptimisation, "UPDATES_PER_POINT", 1)
     monkeypatch.setattr(overoptimisation, "ONLINE_METHODS", ("online_dpo",))
     monkeypatch.setattr(overoptimisation, "REWARD_MODELS", {"32 pairs": {"pairs": 32, "steps": 1}})
+    monkeypatch.setattr(overoptimisation, "ENSEMBLE_DATA", "32 pairs")
+    monkeypatch.setattr(overoptimisation, "ENSEMBLE_SIZE", 2)
     table = overoptimisation.run_experiment(tmp_path, 2, "cpu", 1)
-    (row,) = table["rows"]
+    row, *ensembles = table["rows"]
     rows = [
         [
             r["metrics"]
@@ -103,6 +108,15 @@ def test_over_optimisation_follows_proxy_and_gold_of_the_same_rollouts(tmp_path,
         and row["proxy_last"] == row["curve"]["proxy"][-1]
     )
     assert "| 32 pairs | Online DPO |" in (tmp_path / "report.md").read_text()
+    assert [row["reward_model"] for row in ensembles] == [
+        "2 × 32 pairs, mean",
+        "2 × 32 pairs, mean − spread",
+    ]
+    first = [r["curve"]["proxy"][0] for r in ensembles]
+    assert first[1] < first[0]  # The same completions, before any update, minus a spread above 0.
+    assert {f.name for f in tmp_path.glob("reward_model*")} == {
+        f"reward_model-pairs32-steps1-{seed}" for seed in (0, 1, 1000, 1001)
+    }
 
 
 @pytest.mark.parametrize(

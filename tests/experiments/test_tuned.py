@@ -5,6 +5,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,9 @@ from lab.config.methods import make_config
 from lab.data.parsing import load_pairs
 from lab.errors import LabError
 from lab.experiments import run_log, tuned, tuned_runs
-from lab.experiments.run_log import RunLog, code_fingerprint
-from lab.experiments.tuned_plan import PLAN, SearchRange, radical_inverse
+from lab.experiments.run_log import RunLog, code_commit, code_fingerprint
+from lab.experiments.tuned_plan import PLAN, SearchRange, language_model_plan, radical_inverse
+from lab.experiments.tuned_report import scores_of
 from lab.experiments.tuned_runs import PlannedRun, PromptRange, accuracy_at_kl
 from lab.tasks.chain import ChainTask, is_held_out
 from lab.training.loop import prepare, train
@@ -29,6 +31,7 @@ TINY = replace(
     tuning_prompts=(0, 4),
     monitor_prompts=(4, 8),
     test_prompts=(8, 14),
+    samples=1,
 )
 
 
@@ -71,7 +74,7 @@ def made(monkeypatch):
     monkeypatch.setattr(
         tuned,
         "measure_untrained",
-        lambda plan, seed, device, prompts: {"gold/accuracy": 0.3, "right": "110000"},
+        lambda plan, seed, device, prompts, samples: {"gold/accuracy": 0.3, "right": "110000"},
     )
     return keys
 
@@ -142,6 +145,43 @@ def test_a_run_ends_at_the_first_update_that_uses_up_the_tokens(tmp_path, method
     assert row["gold/accuracy"] == pytest.approx(row["right"].count("1") / 6)
 
 
+def test_a_digit_counts_the_right_completions_of_a_prompt(monkeypatch):
+    gold = [True, False, True, True, False, False]
+    evaluation = SimpleNamespace(
+        accuracy=0.5, kl=1.0, mean_length=3.0, facts={}, completions=[{"gold": g} for g in gold]
+    )
+    monkeypatch.setattr(tuned_runs, "evaluate", lambda *args, **settings: evaluation)
+    run = prepare(make_config("grpo", {"eval_prompts": 2, "device": "cpu"}))
+    assert tuned_runs.measure(run, (0, 3), 5, samples=2)["right"] == "120"
+    log = {"a-5": {"right": "120"}}
+    assert scores_of(replace(TINY, samples=2), log, "a", [5]) == [[0.5, 1.0, 0.0]]
+
+
+def test_a_plan_without_shipped_pairs_samples_them_once_for_all_that_learn_from_pairs(
+    tmp_path, monkeypatch
+):
+    asked = []
+
+    def built(path, *arguments):
+        asked.append(arguments)
+        path.write_text("")
+        return {}
+
+    monkeypatch.setattr(tuned_runs, "build_pairs", built)
+    plan = language_model_plan("sentiment", common={"model": "embedded"}, pairs=50)
+    for _ in range(2):
+        tuned_runs.build_plan_pairs(plan, tmp_path, "cpu")
+    assert asked == [("embedded", 50, 0, "cpu", "chain", "answer", 64)]
+    folders = []
+    monkeypatch.setattr(
+        tuned_runs, "reward_model_run", lambda out, knobs, seed, device: folders.append(knobs)
+    )
+    config, _ = tuned_runs.run_config(plan, tmp_path, PlannedRun("tokens", "dpo", 3), "cpu")
+    assert config.data == str(tmp_path / "pairs.jsonl") and config.pairs == 50
+    assert tuned_runs.reward_settings(plan, tmp_path)["data"] == config.data
+    assert tuned_runs.pairs_settings(PLAN, tmp_path) == {}
+
+
 def test_the_results_name_the_better_method_and_the_settings_of_the_best_trial(tmp_path, made):
     table = tuned.run_experiment(tmp_path, 2, "cpu", 1)
     assert table["chosen"]["dpo"]["tokens"]["trial"] == 1
@@ -154,7 +194,8 @@ def test_the_results_name_the_better_method_and_the_settings_of_the_best_trial(t
     assert found["mean"] == pytest.approx(1 / 6 - 5 / 6) and found["word"] == "worse"
     report = (tmp_path / "report.md").read_text("utf-8")
     assert "| GRPO, rule | +0.67 ±" in report and " better |" in report
-    assert "trial 1, learning rate × 0.5 |" in report and "| DPO | 0.40 | 0.45 | 0.05 |" in report
+    assert "| learning rate | × 0.5 | defaults |" in report
+    assert "| DPO | 0.45 | 0.40 | 0.05 |" in report
     assert "| DPO | learning rate 0.00025, β 0.31 | 2 |" in report
 
 
@@ -231,6 +272,13 @@ def test_the_fingerprint_follows_the_code_that_decides_the_numbers(tmp_path):
     (tmp_path / "training" / "a.py").write_text("two")
     assert code_fingerprint.__wrapped__(tmp_path) != before
     assert all((Path(run_log.LAB_FOLDER) / name).exists() for name in run_log.MEASURING_CODE)
+
+
+def test_outside_a_checkout_the_environment_names_the_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert code_commit.__wrapped__(tmp_path) == ""
+    monkeypatch.setenv("LAB_COMMIT", "0123abcd")
+    assert code_commit.__wrapped__(tmp_path) == "0123abcd"
 
 
 def test_a_log_holds_the_commit_of_every_run(tmp_path):

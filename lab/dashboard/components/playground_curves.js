@@ -1,5 +1,6 @@
 // The four curves and the eight completions of the playground.
 const EDGE = { left: 34, right: 8, top: 6, bottom: 18 };
+const HANDLE = 12;  // pixels beside a mark that take a click
 
 function valueAt([steps, values], step) {  // the last value at or before a step
   let found;
@@ -33,10 +34,16 @@ function tickText(value) {
   return value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)));
 }
 
+function axisEnd({ feed }, own) {  // grows in few leaps, so that a mark stays under the pointer while a run trains
+  let end = own.end;
+  while (end < (feed?.step ?? 0)) end = Math.round(end * 1.5);
+  return feed ? Math.min(end, Math.max(own.end, feed.total)) : end;
+}
+
 function curves(state) {
   const own = state.data.methods[state.name];
   const live = state.feed?.curves;
-  const end = Math.max(own.end, state.feed?.step ?? 0);
+  const end = axisEnd(state, own);
   const now = live ? state.feed.step : state.at;
   state.count.textContent = `update ${Math.round(now)} of ${live ? state.feed.total : own.end}`;
   const text = ([steps]) => steps.length;
@@ -86,13 +93,18 @@ function panel(state, name, own, live, end, now, reference) {
   svg(root, "path", { class: "lab-run", d: line(drawn) });
   for (const [step, label] of live ? state.feed.marks : []) {
     svg(root, "line", { class: "lab-mark", x1: x(step), x2: x(step), y1: EDGE.top, y2: height - EDGE.bottom });
-    const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - 6, y: EDGE.top, width: 12, height: height - EDGE.top - EDGE.bottom });
+    const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - HANDLE / 2, y: EDGE.top, width: HANDLE, height: height - EDGE.top - EDGE.bottom });
     svg(handle, "title", {}, `Undo ${label}: back to update ${step}`);
   }
-  root.onclick = (event) => {  // not on the handle, which a live run replaces between press and release
+  const markAt = (event) => {
     const at = event.clientX - root.getBoundingClientRect().left;
-    const hit = (state.feed?.marks ?? []).findLast(([step]) => Math.abs(x(step) - at) <= 6);
-    if (hit) goBack(state, hit[0]);
+    return (state.feed?.marks ?? []).findLast(([step]) => Math.abs(x(step) - at) <= HANDLE / 2)?.[0];
+  };
+  root.onpointerdown = (event) => { state.pressed = event.button === 0 ? markAt(event) : undefined; };
+  root.onpointerup = (event) => {  // a click would be lost: a live run replaces what was pressed before it is released
+    const step = markAt(event);
+    if (step !== undefined && step === state.pressed) goBack(state, step);
+    state.pressed = undefined;
   };
   if (live && state.feed.marks.length) {
     const [step, label] = state.feed.marks.at(-1);
@@ -117,7 +129,7 @@ function hover(state, event) {  // the pointer shows one update in all four curv
   const box = event.target.closest?.(".lab-holder")?.getBoundingClientRect();
   if (!box) return;
   const own = state.data.methods[state.name];
-  const end = Math.max(own.end, state.feed?.step ?? 0);
+  const end = axisEnd(state, own);
   const share = (event.clientX - box.left - EDGE.left) / (box.width - EDGE.left - EDGE.right);
   const latest = state.feed ? state.feed.step : state.at;
   state.pointer = Math.round(Math.max(0, Math.min(1, share)) * end);

@@ -1,0 +1,86 @@
+"""The words for the recorded experiment "taste": how many labels each way to pick pairs needed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab.analysis.statistics import SHARE, Interval
+
+MEASURE_NAMES = {"agreement": "agreement with the rule", "gold": "gold accuracy of the policy"}
+PICK_NAMES = {"random": "at random", "uncertain": "least sure"}
+SHORT_NAMES = {"random": "random", "uncertain": "chosen"}
+
+
+def goal_sentence(table: Mapping[str, Any]) -> str:
+    """Returns the labels that gold accuracy needed without wrong labels, and whether the goal was met:
+    the table's share with so many chosen pairs.
+
+    Text such as "Labels needed for 0.80: random 200 (100 to more than 200), chosen 100. With 50 chosen
+    labels gold accuracy is 0.78 ± 0.02, so the goal is not met on average."
+    """
+    goal_labels = table["goal_labels"]
+    rows = _rows(table, min(table["plan"]["noises"]))
+    last = table["plan"]["counts"][-1]
+    parts = [f"{SHORT_NAMES[pick]} {needed_words(row['needed/gold'], last)}" for pick, row in rows]
+    chosen = dict(rows)["uncertain"]
+    place = table["plan"]["counts"].index(goal_labels)
+    own = Interval(chosen["gold"]["mean"][place], chosen["gold"]["half"][place])
+    needed = chosen["needed/gold"]["mean"]
+    is_met = needed is not None and needed <= goal_labels
+    return (
+        f"Labels needed for {table['goal']:.2f}: {', '.join(parts)}. With {goal_labels} chosen labels"
+        f" gold accuracy is {own.text(2, SHARE)}, so the goal is {'' if is_met else 'not '}met on"
+        " average."
+    )
+
+
+def needed_words(needed: Mapping[str, int | None], last: int) -> str:
+    """Returns the labels needed by the mean, and in brackets by both ends of its 95 % intervals.
+
+    Anchor: mean 100, least 50, most None of at most 200 gives "100 (50 to more than 200)".
+    """
+    mean, least, most = (_count(needed[name], last) for name in ("mean", "least", "most"))
+    return mean if least == most else f"{mean} ({least} to {most})"
+
+
+def _count(labels: int | None, last: int) -> str:
+    return f"more than {last}" if labels is None else str(labels)
+
+
+def experiment_sentence(table: Mapping[str, Any], noise: float) -> str:
+    """Returns what the experiment measured for labellers with this noise."""
+    return " ".join(
+        [needed_sentence(table, noise, own) for own in MEASURE_NAMES]
+        + [comparison_sentence(table, noise, own) for own in MEASURE_NAMES]
+    )
+
+
+def needed_sentence(table: Mapping[str, Any], noise: float, measure: str) -> str:
+    """Returns how many labels each way to pick pairs needed for the goal."""
+    last, name = table["plan"]["counts"][-1], MEASURE_NAMES[measure]
+    words = [
+        f"{PICK_NAMES[pick]} {needed_words(row[f'needed/{measure}'], last)}"
+        for pick, row in _rows(table, noise)
+    ]
+    return f"Labels needed for {table['goal']:.2f} in {name}: {'; '.join(words)}."
+
+
+def comparison_sentence(table: Mapping[str, Any], noise: float, measure: str) -> str:
+    """Returns the numbers of labels at which the two ways are told apart."""
+    rows = [
+        row for row in table["comparisons"] if (row["measure"], row["noise"]) == (measure, noise)
+    ]
+    sure = [row for row in rows if row["word"] in ("better", "worse")]
+    counts = ", ".join(str(row["labels"]) for row in rows)
+    if not sure:
+        return f"In {MEASURE_NAMES[measure]} the two ways are not told apart at {counts} labels."
+    parts = [
+        f"{row['word']} at {row['labels']} ({Interval(row['mean'], row['half']).signed()})"
+        for row in sure
+    ]
+    rest = "" if len(sure) == len(rows) else " At the other numbers they are not told apart."
+    return f"In {MEASURE_NAMES[measure]} the least sure pairs are {', '.join(parts)}.{rest}"
+
+
+def _rows(table: Mapping[str, Any], noise: float) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of this noise by the way to pick pairs."""
+    return [(row["pick"], row) for row in table["rows"] if row["noise"] == noise]
