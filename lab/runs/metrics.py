@@ -62,9 +62,9 @@ METRICS: dict[str, Metric] = {
     ),
     "learning_rate": Metric(
         "learning rate",
-        "Step size of AdamW in this update.",
+        "Step size of the optimizer in this update.",
         "no unit",
-        "It shows the warm-up and your changes during training.",
+        "It shows the warm-up, the schedule and your changes during training.",
     ),
     "rewards/chosen": Metric(
         "implicit reward, chosen",

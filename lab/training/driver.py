@@ -126,6 +126,8 @@ def _train_folder(
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
             run = prepare(config, saved)
+            if run.config.steps != folder.config.steps:
+                folder.write_config(replace(folder.config, steps=run.config.steps))
             run.own = own
             run.notes += [
                 f"{place} is {function_name(function)}, a function of the notebook, in place of the"
@@ -140,7 +142,7 @@ def _train_folder(
                 _note_restart(folder, run)
             _log(
                 folder,
-                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
+                f"step {run.step} of {run.config.steps} on {run.device}, process {os.getpid()} of"
                 f" {collectives.world_size()}, torch {torch.__version__}, transformers"
                 f" {transformers.__version__}",
             )
