@@ -185,7 +185,7 @@ def estimate(
         checkpointing: Recompute activations instead of keeping them.
         layout: shared or separate: how ppo keeps its four models.
         micro_batches: Pieces that a batch is cut into.
-        optimizer: adamw, adamw_8bit or sgd.
+        optimizer: adamw, adamw_8bit, muon or sgd.
         json: Print one JSON object instead of lines.
         check: Sizes, separated by commas (embedded: the shipped model; 1m and 5m suit a CPU), whose
         estimates are compared with measurements on this machine, for every method.

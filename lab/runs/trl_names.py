@@ -13,7 +13,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 HELD_OUT = ("gold/", "agreement/")
 """The beginnings of the lab's own names for metrics of an evaluation; TRL has none like them."""
 TRAINING_GOLD = "gold/rollout_accuracy"  # Measured on the training batch.
-KL_PER_COMPLETION = "kl_per_completion"
+HELD_OUT_KL, KL_PER_COMPLETION = "eval/kl", "kl_per_completion"
 LENGTH = "completions/mean_length"
 
 
@@ -22,6 +22,8 @@ def trl_name(method: str, metric: str) -> str:
 
     Anchors: loss is train/loss; KTO's eval/kto/z is eval/kl; gold/accuracy is eval/gold/accuracy.
     """
+    if metric == HELD_OUT_KL:
+        return f"eval/{KL_PER_COMPLETION}"
     is_held_out = metric.startswith(("eval/", *HELD_OUT)) and metric != TRAINING_GOLD
     name = metric.removeprefix("eval/")
     name = RENAMED.get(method, {}).get(name, name)
@@ -54,6 +56,8 @@ def lab_name(method: str, logged: str) -> str:
     name = name.removeprefix("train/")
     if name.startswith(HELD_OUT):
         return name
+    if prefix + name == f"eval/{KL_PER_COMPLETION}":
+        return HELD_OUT_KL
     names = {theirs: own for own, theirs in RENAMED.get(method, {}).items()}
     return prefix + names.get(name, name)
 

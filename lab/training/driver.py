@@ -23,6 +23,7 @@ from lab.runs.fork import origin_of
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
+from lab.training.best_adapter import BestAdapter
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
 from lab.training.loop import prepare, save_adapter, train
@@ -125,6 +126,8 @@ def _train_folder(
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
             run = prepare(config, saved)
+            if run.config.steps != folder.config.steps:
+                folder.write_config(replace(folder.config, steps=run.config.steps))
             run.own = own
             run.notes += [
                 f"{place} is {function_name(function)}, a function of the notebook, in place of the"
@@ -139,7 +142,7 @@ def _train_folder(
                 _note_restart(folder, run)
             _log(
                 folder,
-                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
+                f"step {run.step} of {run.config.steps} on {run.device}, process {os.getpid()} of"
                 f" {collectives.world_size()}, torch {torch.__version__}, transformers"
                 f" {transformers.__version__}",
             )
@@ -224,15 +227,20 @@ def _train(
 ) -> Iterator[tuple[StepRecord | Event, TrainState]]:
     """Train to the end; yield every record when it is in the folder."""
     started_with = folder.config
-    trackers = Trackers(folder, run)
+    trackers, best = Trackers(folder, run), BestAdapter(folder, run.config)
     try:
         for record in train(run, source):
             if isinstance(record, StepRecord):
                 _write_step(folder, run, record, started_with)
+                best.see(record, run)
+                source.stops_early = best.is_exhausted
             else:
                 record = _write_event(folder, run, record, started_with)
             trackers.log(record, run)
             yield record, run
+        if note := best.finish(run):
+            noted = Event(run.step, EventKind.NOTED, {"message": note})
+            yield _write_event(folder, run, noted, started_with), run
     finally:
         for failure in (*run.notes, *trackers.close()):
             _log(folder, failure)

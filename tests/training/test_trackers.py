@@ -10,7 +10,7 @@ import pytest
 
 import lab.training.trackers as trackers
 from lab.config.methods import METHODS, make_config
-from lab.config.run_config import TRACKER_NAMES
+from lab.config.record_settings import TRACKER_NAMES
 from lab.errors import LabError
 from lab.runs.folder import RunFolder, create
 from lab.runs.trl_names import lab_metrics, lab_name, trl_metrics, trl_name
@@ -251,6 +251,7 @@ def test_the_names_of_a_batch_are_those_that_trl_logs(tmp_path, monkeypatch, met
         ("dpo", "rewards/margins", "train/rewards/margins"),
         ("dpo", "eval/rewards/margins", "eval/rewards/margins"),
         ("kto", "kto/z", "train/kl"),
+        ("kto", "eval/kl", "eval/kl_per_completion"),
         ("reward_model", "eval/rewards/accuracies", "eval/accuracy"),
         ("grpo", "gold/accuracy", "eval/gold/accuracy"),
         ("grpo", "gold/rollout_accuracy", "train/gold/rollout_accuracy"),
