@@ -143,7 +143,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "tuned",
