@@ -42,6 +42,20 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
         Experiment(
+            "answer_length",
+            "the length of right and of wrong answers while GRPO trains, under three reductions",
+            "answer_length",
+            seeds=10,
+            recorded=False,
+        ),
+        Experiment(
+            "answer_length_smollm2",
+            "the same on sums with SmolLM2-135M, whose text may ramble",
+            "answer_length_smollm2",
+            seeds=5,
+            recorded=False,
+        ),
+        Experiment(
             "arithmetic",
             "GRPO on sums with SmolLM2-135M: checked answers, a checker that can be fooled, random"
             " rewards, groups of 2 to 32",
@@ -111,6 +125,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             seeds=1,
         ),
         Experiment(
+            "pass_at_k",
+            "pass@k of the base and of every method for k to 256, on chains of 3 to 6 operations and"
+            " on longer ones",
+            "pass_at_k",
+            seeds=10,
+            recorded=False,
+        ),
+        Experiment(
             "playground",
             "the runs of the page Play, with checkpoints from which a visitor's run forks",
             "playground",
@@ -123,6 +145,20 @@ EXPERIMENTS: dict[str, Experiment] = {
             " token",
             "completion_pool",
             seeds=1,
+        ),
+        Experiment(
+            "random_rewards",
+            "random and true rewards with 1 and 4 updates on a rollout, with and without the clip",
+            "random_rewards",
+            seeds=10,
+            recorded=False,
+        ),
+        Experiment(
+            "random_rewards_smollm2",
+            "the same on sums with SmolLM2-135M",
+            "random_rewards_smollm2",
+            seeds=5,
+            recorded=False,
         ),
         Experiment(
             "recorded",
@@ -178,6 +214,8 @@ def find_experiment(name: str) -> Experiment:
 
 if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
     from lab.experiments import (
+        answer_length,
+        answer_length_smollm2,
         arithmetic,
         baselines,
         beta,
@@ -191,7 +229,10 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         one_update,
         overoptimisation,
         pair_tokens,
+        pass_at_k,
         playground,
+        random_rewards,
+        random_rewards_smollm2,
         sensitivity,
         shipped_runs,
         taste,
@@ -201,6 +242,8 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
     )
 
     _MODULES: tuple[ExperimentCode, ...] = (
+        answer_length,
+        answer_length_smollm2,
         arithmetic,
         baselines,
         beta,
@@ -214,7 +257,10 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         one_update,
         overoptimisation,
         pair_tokens,
+        pass_at_k,
         playground,
+        random_rewards,
+        random_rewards_smollm2,
         sensitivity,
         shipped_runs,
         taste,

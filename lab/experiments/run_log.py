@@ -30,14 +30,16 @@ MEASURING_CODE = (
     "experiments/tuned_plan.py",
     "experiments/tuned_runs.py",
 )
-"""What the numbers of a run depend on, below `lab`."""
+"""What the numbers of every run depend on, below `lab`."""
 
 
 @cache
-def code_fingerprint(folder: Path = LAB_FOLDER) -> str:
-    """Return 12 hexadecimal digits of the SHA-256 over the files that decide the numbers of a run."""
+def code_fingerprint(folder: Path = LAB_FOLDER, modules: tuple[str, ...] = ()) -> str:
+    """Return 12 hexadecimal digits of the SHA-256 over the files that decide the numbers of a run:
+    `MEASURING_CODE` and the `modules` of `lab.experiments`.
+    """
     digest = hashlib.sha256()
-    for name in MEASURING_CODE:
+    for name in (*MEASURING_CODE, *(f"experiments/{module}.py" for module in modules)):
         place = folder / name
         files = [place] if place.is_file() else sorted(place.rglob("*"))
         for file in files:
@@ -64,10 +66,10 @@ def code_commit(folder: Path = LAB_FOLDER) -> str:
     return commit[:12] + ("+changes" if changes else "")
 
 
-def origin(device: str) -> dict[str, str]:
+def origin(device: str, *modules: str) -> dict[str, str]:
     """Return code, machine and versions of the runs that this process makes."""
     return {
-        "code": code_fingerprint(),
+        "code": code_fingerprint(modules=modules),
         "device": device_name(device),
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
@@ -80,13 +82,14 @@ def record_origin(command: str, device: str) -> dict[str, str]:
 
 
 class RunLog:
-    """The finished runs in the file `path`, by their key.
+    """The finished runs in the file `path`, by their key. `modules` of `lab.experiments` decide their
+    numbers besides `MEASURING_CODE`.
 
     Raises `LabError` when the file holds runs of other code, another machine or other versions.
     """
 
-    def __init__(self, path: Path, device: str) -> None:
-        self.path, self.origin = path, origin(device)
+    def __init__(self, path: Path, device: str, *modules: str) -> None:
+        self.path, self.origin = path, origin(device, *modules)
         self.rows: dict[str, dict[str, Any]] = {}
         for line in path.read_bytes().splitlines() if path.is_file() else []:
             try:
