@@ -179,7 +179,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "tuned",
