@@ -151,7 +151,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "random and true rewards with 1 and 4 updates on a rollout, with and without the clip",
             "random_rewards",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "random_rewards_smollm2",
