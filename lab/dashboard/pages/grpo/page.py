@@ -1,12 +1,13 @@
 """Page GRPO: how the rewards of a group become the advantages of its completions."""
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.number_text import number_text, signed_number
 from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
 from lab.dashboard.components.quiz import quiz
+from lab.dashboard.components.sample_table import completion_cell, sample_table
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.grpo import arithmetic, sharpening
 from lab.dashboard.pages.grpo.clipping import clipping_section
@@ -20,7 +21,7 @@ from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
 from lab.dashboard.pages.grpo.own_prompt import own_group
 from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
-from lab.figures.groups import Group, group_figure, signed_number
+from lab.figures.groups import Group, group_figure
 
 QUESTION = "Is this completion better than the rest of its group?"
 SENTENCE = (
@@ -137,15 +138,7 @@ def recorded_group(source: GroupSource) -> int:
             st.latex(formula, width="content")
     st.caption(source.source)
     with st.expander("The completions of this group"):
-        st.dataframe(
-            group_table(group_at_size),
-            hide_index=True,
-            key="completions",
-            column_config={
-                "reward r": st.column_config.NumberColumn(format="%.3g"),
-                "advantage A": st.column_config.NumberColumn(format="%+.3f"),
-            },
-        )
+        group_table(group_at_size)
     return size
 
 
@@ -275,8 +268,19 @@ def advantage_formula(group: Group) -> list[str]:
     ]
 
 
-def group_table(group: Group) -> pd.DataFrame:
-    """The completions of a group with rewards and advantages, as a table."""
-    return pd.DataFrame(
-        {"completion": group.texts, "reward r": group.rewards, "advantage A": group.advantages}
+def group_table(group: Group) -> None:
+    """Show the completions of a group with rewards and advantages."""
+    rows = zip(group.texts, group.rewards, group.advantages)
+    sample_table(
+        f"G = {len(group.texts)} completions, the best reward first",
+        "completions",
+        ["reward r", "advantage A", "completion"],
+        [
+            {
+                "reward r": {"text": number_text(reward)},
+                "advantage A": {"text": signed_number(advantage)},
+                "completion": completion_cell(completion, is_chain=False),
+            }
+            for completion, reward, advantage in rows
+        ],
     )

@@ -5,11 +5,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.config.number_text import signed_number
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.grpo.answer_length import answer_length_part
 from lab.dashboard.pages.grpo.group_source import GroupSource, completion_pool
 from lab.figures import token_credit as tokens
-from lab.figures.groups import signed_number
 from lab.training.methods.grpo import GRPOConfig
 
 POLICY_CHOICES = ("after 40 updates", "that wrote it")
