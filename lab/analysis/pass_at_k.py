@@ -128,14 +128,17 @@ def word_at(table: Mapping[str, Any], row: Mapping[str, Any], curve: str, k: int
     return str(row[f"{curve}_differences"][table["plan"]["ks"].index(k)]["word"])
 
 
-def words_sentence(table: Mapping[str, Any], name: str, curve: str, k: int) -> str:
-    """Return the policies by the word for their difference from the base at k.
+def words_sentence(
+    table: Mapping[str, Any], name: str, curve: str, k: int, arms: Sequence[str] = ()
+) -> str:
+    """Return the policies by the word for their difference from the base at k: `arms`, or all if none is
+    named.
 
     Example: "At k = 4, against the base: better: DPO, GRPO; not told apart: SFT."
     """
     by_word: dict[str, list[str]] = {}
     for row in rows_of(table, name):
-        if row["arm"] != BASE:
+        if row["arm"] != BASE and (row["arm"] in arms or not arms):
             method, _, more = row["title"].partition(", ")
             title = f"{method} ({more})" if more else method
             by_word.setdefault(word_at(table, row, curve, k), []).append(title)
@@ -146,14 +149,16 @@ def words_sentence(table: Mapping[str, Any], name: str, curve: str, k: int) -> s
     return f"At k = {k}, against the base: {listed}."
 
 
-def curve_sentence(table: Mapping[str, Any], name: str, curve: str) -> str:
+def curve_sentence(
+    table: Mapping[str, Any], name: str, curve: str, arms: Sequence[str] = ()
+) -> str:
     """Return the words for one curve on one set of chains at the smallest and the largest k, with the
-    value of the base at both.
+    value of the base at both, for `arms`, or for all if none is named.
     """
     ks = table["plan"]["ks"]
     (base,) = (row for row in rows_of(table, name) if row["arm"] == BASE)
     first, last = (point_text(base[curve], at) for at in (0, -1))
-    words = " ".join(words_sentence(table, name, curve, k) for k in (ks[0], ks[-1]))
+    words = " ".join(words_sentence(table, name, curve, k, arms) for k in (ks[0], ks[-1]))
     return (
         f"{set_title(table, name)}; {CURVES[curve]}. The base goes from {first} at k = {ks[0]} to {last} at"
         f" k = {ks[-1]}. {words}"

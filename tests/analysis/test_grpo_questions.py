@@ -34,6 +34,13 @@ def test_training_only_sharpens_where_no_arm_is_better_than_the_base_at_many(
     assert papers.sharpening_verdict(pass_table(default, harder)) == verdict
 
 
+def test_where_the_base_solves_every_chain_training_has_nothing_to_add():
+    table = pass_table(["better", OPEN, OPEN], UNSURE)
+    assert papers.sharpening_verdict(table) == Verdict.UNDECIDED
+    table["rows"][0]["worked"]["mean"][-1] = 1
+    assert papers.sharpening_verdict(table) == Verdict.HOLDS_HERE
+
+
 def test_policies_are_listed_by_their_word_at_one_and_at_many_completions():
     table = pass_table(SHARPENS, ["worse"] * 3)
     assert curve_sentence(table, "default", "worked") == (
@@ -44,6 +51,7 @@ def test_policies_are_listed_by_their_word_at_one_and_at_many_completions():
     found = curve_sentence(table, "harder", "worked")
     assert "At k = 1, against the base: better: DPO; worse: GRPO, GRPO (longer chains)." in found
     assert found.startswith("Chains of 7 to 9 operations;")
+    assert "DPO" not in curve_sentence(table, "harder", "worked", ["grpo"])
 
 
 def test_a_curve_that_only_reaches_the_base_does_not_fall_below_it():

@@ -6,7 +6,7 @@ from typing import Any
 from lab.analysis.answer_length import comparisons_of, length_sentence
 from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records
-from lab.analysis.pass_at_k import CURVES, curve_sentence, rows_of, word_at
+from lab.analysis.pass_at_k import curve_sentence, rows_of, word_at
 from lab.analysis.random_rewards import comparison, reward_sentence
 from lab.analysis.recorded_results import is_recorded
 
@@ -32,25 +32,30 @@ def only_sharpens(records: Records) -> Measurement:
     write every step.
     """
     table = records["pass_at_k"]
+    shown = [("default", "worked"), ("harder", "worked"), ("harder", "pass")]
     return Measurement(
         sharpening_verdict(table),
-        " ".join(curve_sentence(table, name, "worked") for name in ("default", "harder"))
-        + f" An answer is one of 100 numbers, so right answers alone ({CURVES['pass']}) count guesses.",
+        " ".join(curve_sentence(table, name, curve, GRPO_ARMS) for name, curve in shown)
+        + " Where the base solves every chain, training has nothing to add. Right answers without every"
+        " step may be guesses.",
     )
 
 
 def sharpening_verdict(table: Mapping[str, Any]) -> Verdict:
     """Return the verdict of the record: the claim fails where an arm of GRPO is better than the base at
-    the largest k, and holds where every arm is worse or level there and one is better at k = 1.
+    the largest k. It holds where an arm is better at k = 1, and at the largest k every arm is worse or
+    level or the base solves every chain.
     """
     ks = table["plan"]["ks"]
     verdicts = []
     for name in ("default", "harder"):
-        rows = [row for row in rows_of(table, name) if row["arm"] in GRPO_ARMS]
+        base, *others = rows_of(table, name)
+        rows = [row for row in others if row["arm"] in GRPO_ARMS]
         first, last = ({word_at(table, row, "worked", k) for row in rows} for k in (ks[0], ks[-1]))
+        no_room = base["worked"]["mean"][-1] == 1
         if "better" in last:
             verdicts.append(Verdict.FAILS_HERE)
-        elif "better" in first and all(w == "worse" or w.startswith("level") for w in last):
+        elif "better" in first and (no_room or all(_is_not_higher(word) for word in last)):
             verdicts.append(Verdict.HOLDS_HERE)
         else:
             verdicts.append(Verdict.UNDECIDED)
@@ -94,8 +99,12 @@ def random_verdict(table: Mapping[str, Any]) -> Verdict:
 
 
 def _fails_if_sure(word: str) -> Verdict:
-    sure = word == "worse" or word.startswith("level")
-    return Verdict.FAILS_HERE if sure else Verdict.UNDECIDED
+    return Verdict.FAILS_HERE if _is_not_higher(word) else Verdict.UNDECIDED
+
+
+def _is_not_higher(word: str) -> bool:
+    """Whether the word says that a difference is surely below the margin."""
+    return word == "worse" or word.startswith("level")
 
 
 _CLAIMS = (

@@ -31,6 +31,7 @@ def sharpening_section() -> None:
     plan = table["plan"]
     sentences = [
         curve_sentence(table, "default", "worked"),
+        curve_sentence(table, "harder", "pass"),
         curve_sentence(table, "harder", "worked"),
     ]
     st.markdown(
@@ -47,15 +48,16 @@ def sharpening_section() -> None:
         pass_at_k_narrow_layout(),
     )
     st.markdown(
-        "An answer is one of 100 numbers, so a guess is right once in 100 completions. The upper panels"
-        " count such guesses; the lower panels count only completions that write every step.\n\n"
+        "Some answers can be guessed: a chain that ends in \\*0 has the answer 0. The upper panels count such"
+        " guesses; the lower panels count only completions that write every step.\n\n"
         + "\n".join(f"- {sentence}" for sentence in sentences)
     )
     source_caption(
         table,
         f"{plan['samples']} completions for each of {plan['prompts']} held-out chains. Methods have their"
         f" tuned settings and {plan['tokens']:,} tokens; “longer chains” trains on chains of 3 to"
-        f" {plan['most']} operations. Bars are 95 % intervals. A name in the legend shows or hides a method.",
+        f" {plan['most']} operations. Bars are 95 % intervals. Where all seeds and chains agree exactly, no error"
+        " can be estimated, and the word is “not told apart”. A name in the legend shows or hides a method.",
     )
 
 
