@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from support.elements import healthy, opened, sent, texts
 
+from lab.analysis.recorded_results import load_result
 from lab.config.methods import make_config
 from lab.dashboard.pages.grpo.group_source import (
     ARTICLE_SOURCE,
@@ -197,6 +198,21 @@ def test_every_section_draws_its_figure_with_its_table_and_source(section):
     drawn = sent(app, SECTIONS[section])
     assert drawn["alt"] and drawn["figure"]["data"]
     assert "`python -m lab experiment" in texts(app) or "`lab." in texts(app)
+
+
+def test_clipping_ends_with_random_rewards_as_they_were_recorded():
+    app = open_page(more="Clipping")
+    drawn = sent(app, "random-rewards")
+    recorded = {row["arm"]: row for row in load_result("random_rewards")["rows"]}
+    (points,) = (
+        trace
+        for trace in drawn["figure"]["data"]
+        if trace["name"] == "random reward" and trace["xaxis"] == "x"
+    )
+    assert list(points["y"]) == pytest.approx(
+        [recorded[f"random.{way}"]["gold/accuracy"]["mean"] for way in ("once", "clip", "free")]
+    )
+    assert "`python -m lab experiment random_rewards --seeds" in texts(app)
 
 
 def test_sections_can_be_put_away():

@@ -9,7 +9,7 @@ from lab.dashboard.components.layout import cannot_show, page_heading, what_to_l
 from lab.dashboard.components.quiz import quiz
 from lab.dashboard.components.sample_table import completion_cell, sample_table
 from lab.dashboard.components.slider_figure import Slider, slider_figure
-from lab.dashboard.pages.grpo import arithmetic
+from lab.dashboard.pages.grpo import arithmetic, sharpening
 from lab.dashboard.pages.grpo.clipping import clipping_section
 from lab.dashboard.pages.grpo.group_size import (
     dead_groups_section,
@@ -74,9 +74,8 @@ def page() -> None:
     source, size = shown_group()
     section = further_sections(source, size)
     what_to_look_at(LOOK_AT)
-    cannot_show(
-        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if section == arithmetic.TITLE else CANNOT_SHOW
-    )
+    limits = {arithmetic.TITLE: arithmetic.CANNOT_SHOW, sharpening.TITLE: sharpening.CANNOT_SHOW}
+    cannot_show(f"{CANNOT_SHOW}\n\n{limits[section]}" if section in limits else CANNOT_SHOW)
 
 
 def shown_group() -> tuple[GroupSource, int]:
@@ -152,7 +151,11 @@ def further_sections(source: GroupSource, size: int) -> str | None:
         "Clipping": clipping_section,
         "Tokens": lambda: token_section(source, size),
         "Learning to think": thinking_section,
-    } | ({arithmetic.TITLE: arithmetic.arithmetic_section} if recorded_result("arithmetic") else {})
+    }
+    if recorded_result("pass_at_k"):
+        sections[sharpening.TITLE] = sharpening.sharpening_section
+    if recorded_result("arithmetic"):
+        sections[arithmetic.TITLE] = arithmetic.arithmetic_section
     st.subheader("More about GRPO", anchor=False)
     section = st.segmented_control(
         "Section",
