@@ -11,20 +11,32 @@ from typing import TYPE_CHECKING, Any
 import alab
 
 if TYPE_CHECKING:
-    from lab.api import train
+    from lab.api import Training, train, trained_policy
     from lab.errors import LabError
     from lab.runs.folder import RunFolder
-    from lab.runs.records import StepRecord
+    from lab.runs.records import Event, StepRecord
     from lab.serving.side_by_side import PolicyWithReference
 
-__all__ = ["LabError", "PolicyWithReference", "RunFolder", "StepRecord", "train"]
+__all__ = [
+    "Event",
+    "LabError",
+    "PolicyWithReference",
+    "RunFolder",
+    "StepRecord",
+    "Training",
+    "train",
+    "trained_policy",
+]
 
 _MODULES = {
+    "Event": "lab.runs.records",
     "LabError": "lab.errors",
     "PolicyWithReference": "lab.serving.side_by_side",
     "RunFolder": "lab.runs.folder",
     "StepRecord": "lab.runs.records",
+    "Training": "lab.api",
     "train": "lab.api",
+    "trained_policy": "lab.api",
 }
 
 alab.require_own_folder(Path(__file__).parent)

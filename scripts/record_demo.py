@@ -34,7 +34,8 @@ DEFAULT_OUT = ROOT / "docs" / "demo.webp"
 MAX_BYTES = 1_500_000
 QUALITIES = (80, 65, 50, 35, 20)  # the first that is small enough is taken
 METHOD = "dpo"
-FIRST_DRAG, SECOND_DRAG, LAST = 50, 75, 110  # after so many updates
+FIRST_DRAG, SECOND_DRAG = 50, 75  # after so many updates
+AFTER_TWIN = 45  # updates of the live run after its twin has begun
 LOW_BETA, HIGH_BETA = "0.01", "0.5"
 DRAG_PIXELS = 6  # between two frames
 EVERY = 3  # updates between two frames of a live run
@@ -144,17 +145,14 @@ def watch_recorded(film: Film, last: int) -> None:
         film.take(PLAY)
 
 
-def watch_live(film: Film, last: int, also: Callable[[], bool] = lambda: True) -> None:
-    """Take a frame whenever the live run has done some updates, until update `last` and until `also`."""
+def watch_live(film: Film, last: int) -> None:
+    """Take a frame whenever the live run has done some updates, until update `last`."""
     step = shown_update(film.page)
-
-    def moved_on() -> bool:
-        return shown_update(film.page) >= step + EVERY or (
-            shown_update(film.page) >= last and also()
+    while step < last:
+        wait_until(
+            lambda step=step: shown_update(film.page) >= min(step + EVERY, last),
+            "The next update of the run",
         )
-
-    while step < last or not also():
-        wait_until(moved_on, "The next update of the run")
         step = shown_update(film.page)
         film.take(WATCH)
 
@@ -180,6 +178,15 @@ def drag(film: Film, value: str) -> None:
         film.take(DRAG)
     film.take(6 * DRAG)
     page.mouse.up()
+
+
+def await_twin(page: Any) -> None:
+    """Pause the live run until its twin has passed the change, which takes long on a busy machine."""
+    page.locator(".lab-mark-text", has_text=f"→ {HIGH_BETA}").first.wait_for()
+    page.get_by_role("button", name="Pause the live run").click()
+    page.get_by_role("status").filter(has_text="Dashed: the twin").wait_for()
+    page.get_by_role("button", name="Continue the live run").click()
+    page.get_by_role("button", name="Pause the live run").wait_for()
 
 
 def record(out: Path) -> None:
@@ -209,8 +216,8 @@ def record(out: Path) -> None:
             page.locator("div.lab-play[data-mode=live]").wait_for()
             watch_live(film, SECOND_DRAG)
             drag(film, HIGH_BETA)
-            twin = page.get_by_role("status").filter(has_text="Dashed: the twin")
-            watch_live(film, LAST, lambda: twin.count() > 0)
+            await_twin(page)
+            watch_live(film, shown_update(page) + AFTER_TWIN)
             film.take(END)
         film.save(out)
         browser.close()

@@ -66,11 +66,15 @@ def dpo_loss(
     reference_rejected_logps: torch.Tensor,
     *,
     beta: float | torch.Tensor,
+    label_smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, LossMetrics]:
     """Return the loss of Direct Preference Optimization for each pair (arXiv 2305.18290, Eq. 7,
     https://arxiv.org/abs/2305.18290).
 
     loss = −log σ(β·h)
+
+    With `label_smoothing` ε, the share of labels that are taken to be wrong, it is conservative DPO
+    (https://ericmitchell.ai/cdpo.pdf, Eq. 3): −(1 − ε)·log σ(β·h) − ε·log σ(−β·h).
 
     Shapes: four (B,), summed over completion tokens, end token included → (B,). Units: nats. Raises
     `LabError` when shapes differ. Anchor: π = π_ref costs log 2 = 0.693147 for every β; h = 10 at β
@@ -85,7 +89,10 @@ def dpo_loss(
     )
     chosen = chosen_logps - reference_chosen_logps
     rejected = rejected_logps - reference_rejected_logps
-    losses = -logsigmoid(beta * (chosen - rejected))  # Eq. 7
+    logits = beta * (chosen - rejected)
+    losses = -logsigmoid(logits)  # Eq. 7
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses - label_smoothing * logsigmoid(-logits)
     return losses, _pair_metrics(beta * chosen, beta * rejected) | {
         "logps/chosen": chosen_logps.detach(),
         "logps/rejected": rejected_logps.detach(),

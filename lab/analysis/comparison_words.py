@@ -4,9 +4,10 @@ Every page, report and notebook that judges a difference takes its word from `ju
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from lab.analysis.statistics import Interval
 from lab.analysis.student_t import t_quantile, t_two_sided
@@ -69,6 +70,12 @@ class Judgement:
     def text(self, digits: int = 2) -> str:
         """Return text such as "+0.19 ± 0.05, better"."""
         return f"{self.difference.interval.signed(digits)}, {self.word}"
+
+
+def recorded_text(comparison: Mapping[str, Any], digits: int = 3) -> str:
+    """Return a recorded comparison, with its mean, half and word, as text such as "+0.120 ± 0.030, better"."""
+    difference = Interval(comparison["mean"], comparison["half"]).signed(digits)
+    return f"{difference}, {comparison['word']}"
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:

@@ -94,7 +94,8 @@ def two_actions(
     reference gives both the probability ½, and y₁ is always preferred (arXiv 2310.12036, section 5).
 
     The policy is π(y₁) = σ(h). Adam with β₁ = 0.9, β₂ = 0.999 and learning rate `rate` minimises the
-    loss from h = 0. Raises `LabError` for another method.
+    loss from h = 0. Adam is written out: that of torch imports its compiler at its first use, which
+    takes a second of CPU time. Raises `LabError` for another method.
     Anchor: IPO at β = 0.5 stops at h = 1, where π(y₁) = σ(1) = 0.731059; DPO does not stop.
     """
     if method not in PAIRWISE_LOSSES:
@@ -102,14 +103,16 @@ def two_actions(
     beta = torch.tensor(list(betas), dtype=torch.float64)
     reference = torch.full_like(beta, 0.5).log()
     h = torch.zeros_like(beta, requires_grad=True)
-    adam = torch.optim.Adam([h], lr=rate, betas=(0.9, 0.999), eps=1e-12)
+    mean, mean_square = torch.zeros_like(beta), torch.zeros_like(beta)
     margins = []
     for step in range(max(looks) + 1):
         if step in looks:
             margins.append(h.tolist())
         chosen, rejected = torch.nn.functional.logsigmoid(torch.stack([h, -h]))
         losses, _ = PAIRWISE_LOSSES[method](chosen, rejected, reference, reference, beta=beta)
-        adam.zero_grad()
-        losses.sum().backward()
-        adam.step()
+        (gradient,) = torch.autograd.grad(losses.sum(), h)
+        mean = 0.9 * mean + 0.1 * gradient
+        mean_square = 0.999 * mean_square + 0.001 * gradient**2
+        root = (mean_square / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12
+        h = (h.detach() - rate * mean / (1 - 0.9 ** (step + 1)) / root).requires_grad_()
     return [list(walk) for walk in zip(*margins)]

@@ -14,6 +14,15 @@ from lab.analysis.statistics import SHARE, Interval, pass_at_k
 BASE = "base"
 MARGIN = 0.02
 """Differences in pass@k below this do not matter, as in the tuned comparison."""
+_NOTHING = 1e-9
+"""A smaller difference is rounding."""
+SET_TITLES = {
+    "default": "Chains of 3 to 6 operations",
+    "harder": "Chains of {fewest} to {most} operations",
+}
+"""The sets of chains, each with its title."""
+CURVES = {"pass": "right answer", "worked": "right answer, every step written and right"}
+"""The curves, each with the completions that it counts."""
 Counts = Sequence[Sequence[int]]
 """For every seed the number of right completions of every prompt."""
 
@@ -87,11 +96,13 @@ def crossing(points: Sequence[Mapping[str, Any]]) -> Crossing:
 
 
 def _falls_below_zero(ks: Sequence[float], values: Sequence[float]) -> float | None:
-    """The last k at which the line through the values falls from above 0 to below it."""
+    """The last k at which the line through the values falls from above 0 to below it; a line that only
+    reaches 0 does not fall below it.
+    """
     found = None
     for i in range(len(ks) - 1):
         before, after = values[i], values[i + 1]
-        if before > 0 >= after:
+        if before > _NOTHING >= after and any(value < -_NOTHING for value in values[i + 1 :]):
             share = before / (before - after)
             found = math.exp(math.log(ks[i]) + share * math.log(ks[i + 1] / ks[i]))
     return found
@@ -100,3 +111,55 @@ def _falls_below_zero(ks: Sequence[float], values: Sequence[float]) -> float | N
 def point_text(points: Mapping[str, Sequence[float]], index: int) -> str:
     """Return a point of a curve as text, such as "0.93 ± 0.02"."""
     return Interval(points["mean"][index], points["half"][index]).text(2, SHARE)
+
+
+def set_title(table: Mapping[str, Any], name: str) -> str:
+    """Return the title of a set of chains."""
+    return SET_TITLES[name].format(**table["plan"])
+
+
+def rows_of(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the rows of one set of chains, the base first."""
+    return [row for row in table["rows"] if row["set"] == name]
+
+
+def word_at(table: Mapping[str, Any], row: Mapping[str, Any], curve: str, k: int) -> str:
+    """Return the word for the difference of a policy from the base at k."""
+    return str(row[f"{curve}_differences"][table["plan"]["ks"].index(k)]["word"])
+
+
+def words_sentence(
+    table: Mapping[str, Any], name: str, curve: str, k: int, arms: Sequence[str] = ()
+) -> str:
+    """Return the policies by the word for their difference from the base at k: `arms`, or all if none is
+    named.
+
+    Example: "At k = 4, against the base: better: DPO, GRPO; not told apart: SFT."
+    """
+    by_word: dict[str, list[str]] = {}
+    for row in rows_of(table, name):
+        if row["arm"] != BASE and (row["arm"] in arms or not arms):
+            method, _, more = row["title"].partition(", ")
+            title = f"{method} ({more})" if more else method
+            by_word.setdefault(word_at(table, row, curve, k), []).append(title)
+    if len(by_word) == 1:
+        (word,) = by_word
+        return f"At k = {k}, against the base: all {word}."
+    listed = "; ".join(f"{word}: {', '.join(titles)}" for word, titles in sorted(by_word.items()))
+    return f"At k = {k}, against the base: {listed}."
+
+
+def curve_sentence(
+    table: Mapping[str, Any], name: str, curve: str, arms: Sequence[str] = ()
+) -> str:
+    """Return the words for one curve on one set of chains at the smallest and the largest k, with the
+    value of the base at both, for `arms`, or for all if none is named.
+    """
+    ks = table["plan"]["ks"]
+    (base,) = (row for row in rows_of(table, name) if row["arm"] == BASE)
+    first, last = (point_text(base[curve], at) for at in (0, -1))
+    words = " ".join(words_sentence(table, name, curve, k, arms) for k in (ks[0], ks[-1]))
+    return (
+        f"{set_title(table, name)}; {CURVES[curve]}. The base goes from {first} at k = {ks[0]} to {last} at"
+        f" k = {ks[-1]}. {words}"
+    )

@@ -39,9 +39,14 @@ def load_result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS_FOLDER / f"{name}.json").read_text("utf-8"))
 
 
+def is_recorded(name: str) -> bool:
+    """Return whether the lab ships the table of an experiment."""
+    return (RESULTS_FOLDER / f"{name}.json").is_file()
+
+
 def recorded_result(name: str) -> dict[str, Any] | None:
     """Return the table of a recorded experiment, or None if it has not been recorded."""
-    return load_result(name) if (RESULTS_FOLDER / f"{name}.json").is_file() else None
+    return load_result(name) if is_recorded(name) else None
 
 
 def peak_memory_by_arm() -> dict[str, int]:

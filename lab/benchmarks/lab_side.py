@@ -14,15 +14,17 @@ from lab.models.loading import fitting_threads, load_policy
 from lab.training.loop import prepare, train_step
 
 
-def lab_steps(work: Work, where: torch.device) -> Steps:
+def lab_steps(work: Work, where: torch.device, checkpointing: bool = False) -> Steps:
     """Do `work` in the lab, one step for each value. A value is the seconds of the step, and the
     lengths in tokens of the sequences that it trained on or, for sampling alone, that it sampled.
     """
-    return _training_steps(work, where) if work.method else _decoding_steps(work, where)
+    if not work.method:
+        return _decoding_steps(work, where)
+    return _training_steps(work, where, checkpointing)
 
 
-def _training_steps(work: Work, where: torch.device) -> Steps:
-    run = prepare(lab_config(work, where))
+def _training_steps(work: Work, where: torch.device, checkpointing: bool) -> Steps:
+    run = prepare(lab_config(work, where, checkpointing))
     if work.prompts:
         run.task = Prompts(work.prompts)
     method = METHODS[work.method]

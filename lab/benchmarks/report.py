@@ -2,10 +2,12 @@
 
 from typing import Any
 
+SIDES = {"lab": "the lab", "trl": "TRL", "unsloth": "Unsloth", "vllm": "vLLM"}
+
 
 def row_in_words(row: dict[str, Any]) -> str:
     """Returns one row of the table as a line of text."""
-    who = f"{row['size']:9} {row['work']:15} {row['side']:4} {row['setting']:31}"
+    who = f"{row['size']:9} {row['work']:15} {row['side']:7} {row['setting']:38}"
     if row["error"]:
         return f"{who} {row['error']}"
     memory = f", {row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
@@ -16,28 +18,39 @@ def row_in_words(row: dict[str, Any]) -> str:
     )
 
 
+def has_checkpointing(row: dict[str, Any]) -> bool:
+    """Whether the side of a row trained with gradient checkpointing. Records that do not say so have
+    it in TRL's default setting alone.
+    """
+    return row.get(
+        "checkpointing",
+        row["side"] == "trl" and row["setting"] == "default" and row["work"] != "decode",
+    )
+
+
 def rows_with_peer(
-    table: dict[str, Any],
+    table: dict[str, Any], peer: str = "trl"
 ) -> list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any] | None]]:
-    """Returns for each work and size three rows: the lab, the other library in its default setting
-    and in its fastest one; None when there is no such row.
+    """Returns three rows for each row of the lab: itself, the peer in its default setting, and the
+    peer's fastest setting that has gradient checkpointing like the lab's row; None when there is no
+    such row.
     """
     result = []
     for own in [
         row
         for row in table["rows"]
-        if row["side"] == "lab" and not row["work"].startswith("padding")
+        if row["side"] == "lab" and not row["work"].startswith("padding") and not row["error"]
     ]:
         theirs = [
             row
             for row in table["rows"]
-            if (row["work"], row["size"]) == (own["work"], own["size"])
-            and row["side"] != "lab"
+            if (row["work"], row["size"], row["side"]) == (own["work"], own["size"], peer)
             and not row["error"]
         ]
         default = next((row for row in theirs if row["setting"] == "default"), None)
+        alike = [row for row in theirs if has_checkpointing(row) == has_checkpointing(own)]
         result.append(
-            (own, default, max(theirs, key=lambda row: row["tokens_per_second"], default=None))
+            (own, default, max(alike, key=lambda row: row["tokens_per_second"], default=None))
         )
     return result
 
@@ -69,10 +82,10 @@ def benchmark_table(table: dict[str, Any]) -> str:
     """Returns a Markdown table; below it the settings that failed and the cost of padding."""
     text = [
         (
-            "| model | work | lab | TRL, default | TRL, best | faster than the best | memory, lab /"
-            " TRL's best | tokens a second | of the device's limit |"
+            "| model | work | checkpointing | lab | TRL, default | TRL, best | faster than the best |"
+            " memory, lab / TRL's best | tokens a second | of the device's limit |"
         ),
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for own, default, best in rows_with_peer(table):
         memory = (
@@ -82,7 +95,7 @@ def benchmark_table(table: dict[str, Any]) -> str:
         )
         text.append(
             f"| {own['size']} | {own['work'].upper() if own['work'] != 'decode' else 'decoding'} |"
-            f" {_seconds(own)} | {_seconds(default)} |"
+            f" {checkpointing_word(own)} | {_seconds(own)} | {_seconds(default)} |"
             f" {_seconds(best)}{', ' + best['setting'] if best else ''} |"
             f" {f'{speed_ratio(own, best):.1f} ×' if best else '–'} | {memory} |"
             f" {own['tokens_per_second']:,.0f} | {own['share']:.1%} |".replace("%", " %")
@@ -92,12 +105,24 @@ def benchmark_table(table: dict[str, Any]) -> str:
         f" tokens the same: {ratio:.2f} times the time."
         for (size, side), ratio in padding_ratios(table).items()
     ]
+    notes += [f"- {row_in_words(row)}" for row in peer_rows(table)]
     notes += [
-        f"- {row['size']}, {row['work']}, TRL with {row['setting']}: {row['error']}"
+        f"- {row['size']}, {row['work']}, {SIDES.get(row['side'], row['side'])} with"
+        f" {row['setting'] or 'no checkpointing'}: {row['error']}"
         for row in table["rows"]
         if row["error"]
     ]
     return "\n".join([*text, *([""] if notes else []), *notes])
+
+
+def checkpointing_word(row: dict[str, Any]) -> str:
+    """Returns "on" or "off"; "–" for sampling, which computes no gradient."""
+    return "–" if row["work"] == "decode" else "on" if has_checkpointing(row) else "off"
+
+
+def peer_rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of peers in an environment of their own that have numbers."""
+    return [row for row in table["rows"] if row["side"] not in ("lab", "trl") and not row["error"]]
 
 
 def _seconds(row: dict[str, Any] | None) -> str:

@@ -1,15 +1,18 @@
-"""The benchmark: the lab and, beside it, another library do the same work on the same model, and
-take turns at it.
+"""The benchmark: the lab and, beside it, another library do the same work on the same model.
 
-The time of a turn is the mean time of its steps; every side takes untimed steps before it, for
-equally many seconds. Memory is the most that torch had allocated on the GPU in the process of a
-side, with its model and its untimed steps.
+On a GPU, and beside another library, every side has a process of its own. The time of a turn is the
+mean time of its steps; every side takes untimed steps before it, for equally many seconds. Memory is
+the most that torch had allocated on the GPU in the process of a side, with its model and its untimed
+steps.
 """
 
 import gc
 import json
+import os
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,150 +22,171 @@ import transformers
 
 from lab.benchmarks import trl_settings
 from lab.benchmarks.device_limits import best_seconds, device_limits
-from lab.benchmarks.lab_side import lab_steps
+from lab.benchmarks.plans import Piece, Request
 from lab.benchmarks.report import row_in_words
-from lab.benchmarks.side_process import InProcess, SeparateProcess
-from lab.benchmarks.trl_peer import trl_steps
-from lab.benchmarks.turns import Side, take_turn, warm_up
-from lab.benchmarks.workload import Work, make_works
+from lab.benchmarks.sides import fallback_sides, lab_sides, measured, peer_sides
+from lab.benchmarks.turns import Side
+from lab.benchmarks.workload import BENCH_SEED, Work, make_works
 from lab.distributed import collectives
-from lab.errors import LabError, unknown
+from lab.errors import LabError
 from lab.experiments.arms import device_name
-from lab.experiments.costs import shape_of
 from lab.experiments.protocol import Log
+from lab.experiments.run_log import code_commit, code_fingerprint
 from lab.models.device import resolve_device
 from lab.storage.jsonl import replace_file
 
-WORKS = ("dpo", "ipo", "kto", "grpo", "decode", "padding")
-"""Names of the works: updates of a method, sampling alone, and the cost of padding."""
-
 
 def run_benchmark(
-    names: list[str],
-    sizes: list[str],
-    peer: str,
+    request: Request,
     rounds: int,
     device: str = "auto",
     say: Log = lambda text: None,
     out: Path | None = None,
+    models: Path | None = None,
 ) -> dict[str, Any]:
-    """Measures every work of `names` on every size; in each of the `rounds` every side has a turn.
+    """Measures the pieces of `request`; in each of the `rounds` every side has a turn.
 
-    `out` is rewritten whenever the table has new rows. A setting of the peer that fails becomes a
-    row with its error. N processes of a distributed run do N times the work; the peer and "decode"
-    take one process. Raises `LabError` for an unknown work or size, too few rounds, or a peer that
-    is not installed.
+    `out` is rewritten after every side. If it is there already, its rows stay and only what it lacks
+    is measured. A setting of the peer that fails becomes a row with its error. `models` keeps the
+    models with random weights. N processes of a distributed run do N times the work; a peer and
+    "decode" take one process. Raises `LabError` for an unknown name, too few rounds, a peer that is
+    not installed, or an `out` of another machine.
     """
-    with collectives.process_group():
-        _require_known(names, sizes, peer, rounds)
+    with collectives.process_group(), _model_folder(models) as folder:
+        _require_known(request.pieces, rounds)
         where = resolve_device(device)
         if collectives.rank():
             say = _silent
         if out:
             out.parent.mkdir(parents=True, exist_ok=True)
-        command = (
-            f"python -m lab bench --works {','.join(names)} --sizes {','.join(sizes)} --rounds"
-            f" {rounds}"
-            + (f" --peer {peer}" if peer else "")
-            + (f" --out {out.name}" if out else "")
+        table = collectives.broadcast_object(
+            partial(_begun_table, request, rounds, device, where, out)
         )
-        table: dict[str, Any] = {
-            "command": command,
-            "device": device_name(device),
-            "torch": torch.__version__.partition("+")[0],
-            "transformers": transformers.__version__,
-            "peer": trl_settings.trl_version() if peer else None,
-            "processes": collectives.world_size(),
-            "rounds": rounds,
-            "limits": device_limits(where),
-            "rows": [],
-        }
         say(
             f"{table['device']}: {table['limits']['flops'] / 1e12:,.2f} TFLOP/s,"
             f" {table['limits']['bandwidth'] / 1e9:,.0f} GB/s"
         )
-        for size in sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                make = partial(make_works, names, size, Path(folder), where)
-                for work in collectives.broadcast_object(make):
-                    for row in measure_work(work, bool(peer), rounds, table["limits"], where):
-                        table["rows"].append(row)
-                        say(row_in_words(row))
-                    if out and collectives.rank() == 0:
-                        replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
+        for piece in request.pieces:
+            for row, versions in _missing_rows(piece, table, rounds, where, folder):
+                table["rows"].append(row)
+                if versions and versions not in (table["peer"] or ""):
+                    table["peer"] = "; ".join(filter(None, [table["peer"], versions]))
+                say(row_in_words(row))
+                if out and collectives.rank() == 0:
+                    replace_file(out, (json.dumps(table, indent=1) + "\n").encode())
         return table
+
+
+@contextmanager
+def _model_folder(models: Path | None) -> Iterator[Path]:
+    """Within it there is the folder `models`, or a temporary one."""
+    if models is not None:
+        models.mkdir(parents=True, exist_ok=True)
+        yield models
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _silent(text: str) -> None:
     """Prints nothing: rank 0 alone reports."""
 
 
-def _require_known(names: list[str], sizes: list[str], peer: str, rounds: int) -> None:
+def _begun_table(
+    request: Request, rounds: int, device: str, where: torch.device, out: Path | None
+) -> dict[str, Any]:
+    """Returns the table in the file `out`, or a new one without rows."""
+    facts: dict[str, Any] = {
+        "code": code_fingerprint(),
+        "seed": BENCH_SEED,
+        "device": device_name(device),
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+        "processes": collectives.world_size(),
+        "rounds": rounds,
+        "order": "one after another" if _one_at_a_time(where) else "turns",
+        "command": request.command(rounds, out.name if out else ""),
+    }
+    if out and out.is_file():
+        table = json.loads(out.read_text("utf-8"))
+        for name, fact in facts.items():
+            if table.get(name) != fact:
+                raise LabError(
+                    f"{out} was measured with {name} '{table.get(name)}', and this is '{fact}'. Give"
+                    " another --out, or delete the file."
+                )
+        return table
+    trl = any(piece.peer == "trl" for piece in request.pieces)
+    return facts | {
+        "commit": code_commit(),
+        "peer": trl_settings.trl_version() if trl else None,
+        "limits": device_limits(where),
+        "rows": [],
+    }
+
+
+def _one_at_a_time(where: torch.device) -> bool:
+    """Whether one side ends before the next one begins; processes that a launcher such as torchrun
+    started measure the lab alone, in themselves.
+    """
+    return where.type == "cuda" and "WORLD_SIZE" not in os.environ
+
+
+def _require_known(pieces: tuple[Piece, ...], rounds: int) -> None:
     """Raises `LabError` unless this machine and these processes can measure what is asked for."""
-    for name in names:
-        if name not in WORKS:
-            raise unknown("work", name, list(WORKS))
-    for size in sizes:
-        shape_of(size)
-    if peer not in ("", "trl"):
-        raise unknown("peer", peer, ["trl"])
+    for piece in pieces:
+        piece.require_known()
+        if "WORLD_SIZE" in os.environ and (piece.peer or "decode" in piece.works):
+            raise LabError(
+                f"{collectives.world_size()} processes of a launcher measure training together."
+                " Leave --peer and decode out, or start the command without the launcher."
+            )
+        if piece.peer == "trl":
+            trl_settings.trl_version()
     if rounds < 1:
         raise LabError(f"rounds is {rounds}, but takes a whole number of at least 1.")
-    if collectives.world_size() > 1 and (peer or "decode" in names):
-        raise LabError(
-            f"{collectives.world_size()} processes measure training together. Leave --peer and"
-            " decode out, or start one process."
-        )
-    if peer:
-        trl_settings.trl_version()
 
 
-def measure_work(
-    work: Work, with_peer: bool, rounds: int, limits: dict[str, float], where: torch.device
-) -> list[dict[str, Any]]:
-    """Measures one work and returns one row for each side.
-
-    All sides have warmed up before the first round and stay in memory until the last one. With a
-    peer each side runs in its own process and this process only waits; without one the lab runs in
-    this process.
-    """
+def _missing_rows(
+    piece: Piece, table: dict[str, Any], rounds: int, where: torch.device, folder: Path
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Measures the sides of a piece that `table` lacks; yields the row of each and its versions."""
+    one_at_a_time = _one_at_a_time(where)
+    make = partial(make_works, list(piece.works), piece.size, folder / piece.size, where)
+    works = collectives.broadcast_object(make)
     _free_memory(where)
-    sides: list[Side] = []
-    try:
-        lab = (SeparateProcess if with_peer else InProcess)(partial(lab_steps, work, where), where)
-        sides.append(Side("lab", "", lab))
-        if with_peer:
-            _add_peer(sides, work, trl_settings.settings_of(work, where), where)
-        warm_up(sides)
-        if with_peer and all(side.error for side in sides[1:]):
-            tried = len(sides)
-            _add_peer(sides, work, trl_settings.FALLBACK_SETTINGS.get(work.name, {}), where)
-            warm_up(sides[tried:])
-        for _ in range(rounds):
-            for side in sides:
-                take_turn(side, side.lead, side.repeat)
-    finally:
-        players = [side.player for side in sides if side.player]
-        for player in players:
-            player.close()
-        for player in players:
-            player.join()
+    separate = one_at_a_time or bool(piece.peer)
+    by_work = [
+        [*lab_sides(work, piece, where, separate), *peer_sides(work, piece, where)]
+        for work in works
+    ]
+    # One after another, the processes of all works can start together.
+    for sides in [sum(by_work, [])] if one_at_a_time else by_work:
+        yield from _rows(sides, table, rounds, where)
+    for work in works:
+        theirs = [
+            row
+            for row in table["rows"]
+            if (row["work"], row["size"], row["side"]) == (work.name, work.size, piece.peer)
+        ]
+        if theirs and all(row["error"] for row in theirs):
+            yield from _rows(fallback_sides(work, piece, where), table, rounds, where)
+
+
+def _rows(
+    sides: list[Side], table: dict[str, Any], rounds: int, where: torch.device
+) -> Iterator[tuple[dict[str, Any], str]]:
+    there = {(row["work"], row["size"], row["side"], row["setting"]) for row in table["rows"]}
+    missing = [
+        side
+        for side in sides
+        if side.work is not None
+        and (side.work.name, side.work.size, side.name, side.setting) not in there
+    ]
+    for side in measured(missing, rounds, _one_at_a_time(where)):
         _free_memory(where)
-    return [row_of(work, side, limits, where) for side in sides]
-
-
-def _add_peer(
-    sides: list[Side], work: Work, settings: dict[str, dict[str, Any]], where: torch.device
-) -> None:
-    """Adds one side of the peer for each of `settings`. A setting that this machine cannot try gets
-    the reason as its error.
-    """
-    for name, knobs in settings.items():
-        error = trl_settings.unavailable(knobs)
-        make = partial(trl_steps, work, knobs, where)
-        sides.append(
-            Side("trl", name, None if error else SeparateProcess(make, where), error=error)
-        )
+        assert side.work is not None
+        yield row_of(side.work, side, table["limits"], where), side.versions
 
 
 def _free_memory(where: torch.device) -> None:
@@ -182,6 +206,7 @@ def row_of(work: Work, side: Side, limits: dict[str, float], where: torch.device
         "size": work.size,
         "side": side.name,
         "setting": side.setting,
+        "checkpointing": side.checkpointing,
         "error": side.error or None,
     }
     if side.error:

@@ -1,4 +1,5 @@
-"""The process of a side: beside another library, each side takes its turns in its own process.
+"""The process of a side: on a GPU, and beside another library, each side takes its turns in its own
+process.
 
 Such a process shares neither model, threads nor memory with the other sides. Between two turns it
 waits without computing, so a side is measured as if it were alone on the machine.
@@ -8,9 +9,13 @@ import gc
 import signal
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Protocol
 
 import torch
 
@@ -36,11 +41,31 @@ class Turn:
     error: str = ""
 
 
+class Player(Protocol):
+    """Takes the turns of one side, in this process or in another one."""
+
+    def wait_until_ready(self) -> str:
+        """Waits until the process has imported its libraries; returns the versions that it tells."""
+
+    def take(self, lead: int, repeat: int) -> Turn:
+        """Takes `lead` untimed steps, then `repeat` timed ones."""
+
+    def close(self) -> None:
+        """Ends the steps; there are no further turns."""
+
+    def join(self) -> None:
+        """Waits until the process has ended."""
+
+
 class InProcess:
     """Takes the turns of one side in this process."""
 
     def __init__(self, make: Callable[[], Steps], where: torch.device) -> None:
         self._steps, self._where = make(), where
+
+    def wait_until_ready(self) -> str:
+        """Returns at once: this process has imported what it needs."""
+        return ""
 
     def take(self, lead: int, repeat: int) -> Turn:
         """Takes `lead` untimed steps, then `repeat` timed ones. After an error it takes no more."""
@@ -85,12 +110,23 @@ class SeparateProcess:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._make: Callable[[], Steps] | None = make
-        self._process = context.Process(target=_serve, args=(theirs, where), daemon=True)
+        self._ready = False
+        module = (make.func if isinstance(make, partial) else make).__module__
+        self._process = context.Process(target=_serve, args=(theirs, where, module), daemon=True)
         self._process.start()
         theirs.close()
 
+    def wait_until_ready(self) -> str:
+        """Waits until the process has imported its libraries, so that it does not disturb others."""
+        if not self._ready:
+            self._ready = True
+            with suppress(EOFError, OSError):  # `take` tells that it has ended.
+                self._pipe.recv()
+        return ""
+
     def take(self, lead: int, repeat: int) -> Turn:
         """Takes a turn in the other process, as `InProcess.take` does in this one."""
+        self.wait_until_ready()
         try:
             if self._make is not None:
                 self._pipe.send(self._make)
@@ -113,14 +149,18 @@ class SeparateProcess:
             self._process.join()
 
 
-def _serve(pipe: Connection, where: torch.device) -> None:
-    """Runs in the process of a side: receives the function that makes its steps, then takes a turn
-    for every (lead, repeat), until the other end closes the pipe.
+def _serve(pipe: Connection, where: torch.device, module: str) -> None:
+    """Runs in the process of a side: imports `module` and calls its function `preload`, if there is
+    one; receives the function that makes the steps, then takes a turn for every (lead, repeat),
+    until the other end closes the pipe.
     """
     # Ctrl-C reaches every process of a terminal; the first process then closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     side = None
+    with suppress(Exception):  # The first step raises it again.
+        getattr(import_module(module), "preload", bool)()
     try:
+        pipe.send("ready")
         side = InProcess(pipe.recv(), where)
         while True:
             pipe.send(side.take(*pipe.recv()))

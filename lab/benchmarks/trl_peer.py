@@ -4,8 +4,7 @@ lab's model, texts and dtype.
 A trainer runs its own loop in a thread that waits before every step. The benchmark times it from
 `on_step_begin` to `on_step_end`: sampling, scoring, loss, gradients, clipping and the optimizer. It
 does not time data loading, logging, or reference log-probabilities that were computed before; the
-lab's time includes data loading. Every setting but the default turns gradient checkpointing off,
-because checkpointing costs time.
+lab's time includes data loading.
 """
 
 import tempfile
@@ -19,11 +18,16 @@ import torch
 from lab.benchmarks.device_limits import synchronized_seconds
 from lab.benchmarks.side_process import Steps
 from lab.benchmarks.trl_settings import CACHE_MEMORY_SHARE
-from lab.benchmarks.trl_trainers import build_trainer
+from lab.benchmarks.trl_trainers import build_trainer, import_trainers
 from lab.benchmarks.workload import Work, lab_config
 from lab.engine.generate import is_end
 from lab.models.loading import load_policy
 from lab.models.tokenizer import end_token_ids
+
+
+def preload() -> None:
+    """Imports TRL before the first side is timed: it takes seconds."""
+    import_trainers()
 
 
 @contextmanager

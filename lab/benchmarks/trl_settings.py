@@ -15,13 +15,18 @@ takes nearly all of the memory, which the other sides need too.
 
 NO_CHECKPOINTING: dict[str, Any] = {"gradient_checkpointing": False}
 
-REFERENCE_PRECOMPUTED = NO_CHECKPOINTING | {"precompute_ref_log_probs": True}
+PRECOMPUTED: dict[str, Any] = {"precompute_ref_log_probs": True}
+FUSED: dict[str, Any] = {"use_liger_kernel": True}
+REFERENCE_PRECOMPUTED = NO_CHECKPOINTING | PRECOMPUTED
 
 PREFERENCE_SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "no checkpointing": NO_CHECKPOINTING,
     "reference precomputed": REFERENCE_PRECOMPUTED,
-    "fused kernels": NO_CHECKPOINTING | {"use_liger_kernel": True},
+    "fused kernels": NO_CHECKPOINTING | FUSED,
+    "reference precomputed, fused kernels": REFERENCE_PRECOMPUTED | FUSED,
+    "checkpointing, reference precomputed": PRECOMPUTED,
+    "checkpointing, reference precomputed, fused kernels": PRECOMPUTED | FUSED,
 }
 
 TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -42,7 +47,14 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
                 },
             }
         ),
-        "fused kernels": NO_CHECKPOINTING | {"use_liger_kernel": True},
+        "fused kernels": NO_CHECKPOINTING | FUSED,
+        "vLLM": NO_CHECKPOINTING
+        | {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": CACHE_MEMORY_SHARE,
+        },
+        "checkpointing, fused kernels": FUSED,
     },
     "decode": {
         "default": {},
@@ -51,7 +63,7 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "continuous batching": {"merge": True, "continuous": True},
     },
 }
-"""The settings of each work by name; "default" is TRL's own."""
+"""The settings of each work by name; "default" is TRL's own, with gradient checkpointing."""
 
 FALLBACK_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "grpo": {
@@ -93,10 +105,17 @@ def settings_of(work: Work, where: torch.device) -> dict[str, dict[str, Any]]:
     }
 
 
+def has_checkpointing(work: Work, knobs: dict[str, Any]) -> bool:
+    """Whether a setting trains with gradient checkpointing, which is on unless TRL is told otherwise."""
+    return bool(work.method) and knobs.get("gradient_checkpointing", True)
+
+
 def unavailable(knobs: dict[str, Any]) -> str:
     """Says why a setting cannot be tried on this machine; empty when it can."""
-    return (
-        "skipped: liger-kernel is not installed"
-        if "use_liger_kernel" in knobs and importlib.util.find_spec("liger_kernel") is None
-        else ""
-    )
+    for knob, module, package in (
+        ("use_liger_kernel", "liger_kernel", "liger-kernel"),
+        ("use_vllm", "vllm", "vLLM"),
+    ):
+        if knob in knobs and importlib.util.find_spec(module) is None:
+            return f"skipped: {package} is not installed"
+    return ""

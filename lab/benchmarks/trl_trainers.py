@@ -1,7 +1,9 @@
 """TRL's trainers for the updates of the benchmark, with callbacks that pause at every step."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
 
 Lengths = list[Any]
 """Collects the lengths in tokens of a step: numbers, or tensors of one number."""
+
+
+def import_trainers() -> None:
+    """Imports TRL's trainers. TRL names the cache of precomputed log-probabilities by a hash of all
+    weights, which takes a minute for 8 billion; here the name is random.
+    """
+    import_module("trl.trainer.grpo_trainer")
+    for name in ("dpo", "kto"):
+        vars(import_module(f"trl.trainer.{name}_trainer"))["hash_module"] = lambda model: (
+            uuid4().hex
+        )
 
 
 def build_trainer(
@@ -41,6 +54,7 @@ def build_trainer(
             pause()
 
     disable_progress_bars()
+    import_trainers()
     model_init = {"dtype": compute_dtype(where)} | knobs.get("model_init_kwargs", {})
     settings: dict[str, Any] = {
         "output_dir": folder,

@@ -2,9 +2,11 @@
 
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lab.benchmarks.side_process import InProcess, SeparateProcess
+from lab.benchmarks.side_process import Player
+from lab.benchmarks.workload import Work
 from lab.distributed import collectives
 
 TURN_SECONDS, MAX_STEPS_PER_TURN, SLOW_STEP_SECONDS = 0.3, 10, 1.0
@@ -20,17 +22,35 @@ class Side:
     `times` holds the mean seconds of a step for each round, `lengths` the tokens of every timed
     step, `peak` the most bytes that torch had allocated. A turn has `lead` untimed steps and then
     `repeat` timed ones. `error` is the message of the step that failed; empty while none has.
+    `open` makes the player when the side's time comes; None for a side that cannot be tried.
+    `versions` are those of a library in an environment of its own.
     """
 
     name: str
     setting: str
-    player: InProcess | SeparateProcess | None = None
+    player: Player | None = None
     times: list[float] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
     lead: int = 0
     repeat: int = 1
     peak: int = 0
     error: str = ""
+    checkpointing: bool = False
+    work: Work | None = None
+    open: Callable[[], Player] | None = None
+    versions: str = ""
+
+    def start(self) -> None:
+        """Starts the process of the side."""
+        if self.open is not None and not self.error:
+            self.player = self.open()
+
+    def stop(self) -> None:
+        """Ends the process of the side and waits until it has ended."""
+        if self.player is not None:
+            self.player.close()
+            self.player.join()
+            self.player = None
 
 
 def warm_up(sides: list[Side]) -> None:

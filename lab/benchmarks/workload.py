@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -96,11 +97,11 @@ class Prompts:
 
 def make_works(names: list[str], size: str, folder: Path, where: torch.device) -> list[Work]:
     """Makes the works of these names on a model of this size. Unless `size` is "embedded", the
-    shipped model, a model with random weights is written to `folder`.
+    shipped model, `folder` gets a model with random weights; one that is there already stays.
     """
     embedded = size == "embedded"
-    if not embedded:
-        write_model(shape_of(size), folder, where)
+    if not embedded and not (folder / "config.json").is_file():
+        _write_whole_model(size, folder, where)
     tokenizer = load_tokenizer("embedded" if embedded else str(folder))
     works: list[Work] = []
     for name in names:
@@ -131,7 +132,16 @@ def make_works(names: list[str], size: str, folder: Path, where: torch.device) -
     return works
 
 
-def lab_config(work: Work, where: torch.device) -> RunConfig:
+def _write_whole_model(size: str, folder: Path, where: torch.device) -> None:
+    """Writes the model elsewhere first, so that `folder` never holds a part of one."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_model(shape_of(size), part, where)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def lab_config(work: Work, where: torch.device, checkpointing: bool = False) -> RunConfig:
     """Returns the config of the run that does `work` in the lab: LoRA on every linear layer, all
     data in one batch, and a learning rate too small to change the model.
     """
@@ -141,6 +151,7 @@ def lab_config(work: Work, where: torch.device) -> RunConfig:
         "lora_rank": BENCH_LORA_RANK,
         "lora_alpha": 2.0 * BENCH_LORA_RANK,
         "learning_rate": 1e-8,
+        "gradient_checkpointing": checkpointing,
     }
     if work.prompts:
         return make_config(

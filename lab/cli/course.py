@@ -11,7 +11,7 @@ from lab.errors import unknown
 
 
 def course(
-    order: Literal["report", "grade", "handout", "slides", "build", "copy"],
+    order: Literal["report", "grade", "handout", "checks", "slides", "build", "copy"],
     folder: Path = Path("notebooks"),
     /,
     only: str = "",
@@ -28,9 +28,10 @@ def course(
         order: report prints a CSV with a row for every learner's folder in FOLDER: which checks
         passed, at which call. grade runs the functions in FOLDER again, where each learner has a
         subfolder or a notebook, and writes tables of the results. handout writes the notebooks without
-        their solutions into FOLDER. slides writes slides of them into FOLDER. build executes the
-        notebooks of a clone and writes what they show. copy writes the notebooks into FOLDER without
-        outputs, and their solutions into FOLDER/solutions; files that are there stay.
+        their solutions into FOLDER. checks writes a small package with the checks alone into FOLDER.
+        slides writes slides of them into FOLDER. build executes the notebooks of a clone and writes
+        what they show. copy writes the notebooks into FOLDER without outputs, and their solutions into
+        FOLDER/solutions; files that are there stay.
         folder: Where learners' folders lie, or where copies go.
         only: Number of the one notebook to build, grade or show, such as 03; left out, all of them.
         out: Folder for the tables of grade; left out, grades.
@@ -44,6 +45,7 @@ def course(
         "grade": partial(_grade, folder, only, out or Path("grades"), seed, seconds, memory),
         "handout": partial(_copies, folder, True, hints),
         "copy": partial(_copies, folder, False, True),
+        "checks": partial(_checks, folder),
         "slides": partial(_slides, folder, only),
         "build": partial(_build, only),
     }
@@ -86,6 +88,14 @@ def _copies(folder: Path, without_solutions: bool, hints: bool) -> None:
     if not paths:
         print(f"{folder} has every notebook already; nothing was changed.")
     print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
+
+
+def _checks(folder: Path) -> None:
+    from lab.course.checks_wheel import build_checks_wheel
+
+    require_writable("folder", folder, folder=True)
+    path = build_checks_wheel(folder)
+    print(f"{path} holds the checks ({path.stat().st_size / 1000:.0f} kB).")
 
 
 def _slides(folder: Path, only: str) -> None:

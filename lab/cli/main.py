@@ -12,12 +12,13 @@ from lab.cli.app import app
 from lab.cli.arguments import checked_command, one_line, require_texts, shown
 from lab.cli.build import build_base_command, build_pairs_command, build_talk
 from lab.cli.claims import claims
+from lab.cli.config_file import with_config_file
 from lab.cli.course import course
 from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.program import program
-from lab.cli.runs import control, print_evaluation, print_runs, queue, share, talk
+from lab.cli.runs import control, import_command, print_evaluation, print_runs, queue, share, talk
 from lab.cli.taste import build_taste_command, taste
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "control": control,
     "talk": talk,
     "share": share,
+    "import": import_command,
     "queue": queue,
     "app": app,
     **MEASURING_COMMANDS,
@@ -50,6 +52,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     `LabError` for what it does not take.
     """
     require_texts(arguments)
+    arguments = with_config_file(arguments)
     require_known_names(arguments, COMMANDS)
     if arguments[0] == "app" and "--help" not in arguments:
         return partial(app, *arguments[1:])  # Streamlit reads its options itself.

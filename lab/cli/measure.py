@@ -185,7 +185,7 @@ def estimate(
         checkpointing: Recompute activations instead of keeping them.
         layout: shared or separate: how ppo keeps its four models.
         micro_batches: Pieces that a batch is cut into.
-        optimizer: adamw, adamw_8bit or sgd.
+        optimizer: adamw, adamw_8bit, muon or sgd.
         json: Print one JSON object instead of lines.
         check: Sizes, separated by commas (embedded: the shipped model; 1m and 5m suit a CPU), whose
         estimates are compared with measurements on this machine, for every method.
@@ -240,37 +240,53 @@ def _print_estimate(estimated: "MemoryEstimate", json: bool) -> None:
 def bench(
     works: str = "dpo,ipo,kto,grpo,decode,padding",
     sizes: str = "embedded",
+    checkpointing: Literal["off", "on", "both"] = "off",
     peer: str = "",
+    settings: str = "",
+    peer_python: str = "",
+    plan: str = "",
     rounds: Annotated[int, Range(int, 1, 1000)] = 5,
     out: OutFile = None,
+    models: OutFolder = None,
     device: Device = "auto",
 ) -> None:
     """Measure how fast the lab is on this machine, beside another library and beside the limit of
-    the device.
+    the device. The same command with the same --out goes on where it stopped.
 
     Args:
         works: Names separated by commas: updates of dpo, ipo, kto and grpo; decode, sampling alone;
         padding, the same tokens with one completion twice as long.
-        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b; for a
-        CPU also 1m, 5m.
-        peer: trl does the same work in turns with the lab, in its default and in its fastest
-        settings; empty: the lab alone.
+        sizes: embedded (the shipped model), or shapes with random weights: 135m, 360m, 1.2b, 8b; for
+        a CPU also 1m, 5m.
+        checkpointing: Gradient checkpointing, for every side: off, on, or both, one after the other.
+        TRL's default has it on and is always tried.
+        peer: trl does the same work, in its default and in its fastest settings; unsloth (dpo, ipo,
+        grpo) and vllm (decode) do it in an environment of their own; empty: the lab alone.
+        settings: Only these settings of the peer, separated by semicolons; empty: all.
+        peer_python: The Python of the environment that has unsloth or vllm.
+        plan: gpu (the lab and TRL), lab (the lab alone) or scaling (for torchrun): many works in the
+        order of their importance, in place of --works, --sizes, --checkpointing and --peer.
         rounds: Turns of each side; the median and the range over them are shown.
         out: JSON file that gets every number.
+        models: Folder that keeps the models with random weights for the next command.
         device: auto, cpu, cuda or cuda:N.
     """
+    from lab.benchmarks.plans import Request
     from lab.benchmarks.report import benchmark_table
     from lab.benchmarks.run import run_benchmark
     from lab.distributed.collectives import env_rank
 
+    request = Request(
+        works=tuple(works.split(",")),
+        sizes=tuple(sizes.split(",")),
+        checkpointing=checkpointing,
+        peer=peer,
+        settings=tuple(name.strip() for name in settings.split(";") if name.strip()),
+        peer_python=peer_python,
+        plan=plan,
+    )
     table = run_benchmark(
-        works.split(","),
-        sizes.split(","),
-        peer,
-        rounds,
-        device,
-        lambda text: print(text, flush=True),
-        out,
+        request, rounds, device, lambda text: print(text, flush=True), out, models
     )
     if not env_rank():
         print(f"\n{benchmark_table(table)}")

@@ -33,13 +33,20 @@ def _option(declared: Setting) -> tuple[str, Any, Any]:
 
 
 def _options_class(spec: MethodSpec, writes: bool) -> type:
-    """A dataclass with the settings of a method, and `out` if the command writes a run."""
+    """A dataclass with the settings of a method, with `out` and `config` if the command
+    writes a run.
+    """
     options = [_option(declared) for declared in declared_settings(spec.config).values()]
     if writes:
         out = tyro.conf.arg(
             help="Folder of the run; it must not exist. Empty makes runs/METHOD-DATE-TIME."
         )
         options.append(("out", Annotated[str, out], dataclasses.field(default="")))
+        config = tyro.conf.arg(
+            help="YAML file with the settings, such as the run.yaml of a run folder, which repeats"
+            " that run. Options that are given beside it take priority."
+        )
+        options.append(("config", Annotated[str, config], dataclasses.field(default="")))
     options_class = dataclasses.make_dataclass(spec.name, options)
     options_class.__doc__ = spec.config.__doc__
     return options_class

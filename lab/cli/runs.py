@@ -1,4 +1,4 @@
-"""The commands for runs that exist: eval, runs, control, queue, talk, share."""
+"""The commands for runs that exist: eval, runs, control, queue, talk, share, import."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from lab.cli.arguments import Device, OutFile, Run
+from lab.cli.arguments import Device, OutFile, Output, Run
 from lab.cli.program import program
 from lab.config.changes import change_setting, parse_setting
 from lab.config.input_checks import SEED_RANGE, TALK, Range
@@ -216,3 +216,31 @@ def share(run: Run, /, out: OutFile = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page)
     print(f"{path}: {len(page):,} bytes")
+
+
+def import_command(
+    source: Path,
+    /,
+    *known: str,
+    method: str = "",
+    out: Annotated[Path | None, Output(folder=True, new=True)] = None,
+) -> None:
+    """Make a run folder of a run of TRL, verl or another trainer, so that the dashboard shows it beside
+    your own runs. It can be looked at, but not continued.
+
+    Args:
+        source: The output folder of the other trainer, or one file: trainer_state.json of TRL, JSON
+        lines with a step, such as verl's file logger writes, or event files of TensorBoard.
+        known: What you know of its settings and its records do not hold, as SETTING=VALUE: model=NAME,
+        beta=0.1.
+        method: Its method; left out, the names of its metrics tell it.
+        out: The new folder; left out, the name of the source in the folder of your runs.
+    """
+    from lab.config.methods import method_of
+    from lab.runs.import_run import import_run
+
+    folder = import_run(source, out, method, known)
+    print(
+        f"{folder.path} shows {folder.status()['step']} updates of {method_of(folder.config)}. Look at it:"
+        f" {program()} app"
+    )

@@ -25,6 +25,7 @@ def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     """
     knobs = vars(method).copy()
     name, out = type(method).__name__, knobs.pop("out")
+    del knobs["config"]  # `with_config_file` has put its settings in.
     if _follows():
         return
     config = make_config(name, knobs)

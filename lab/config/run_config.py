@@ -4,15 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from lab.config.adapter_settings import AdapterSettings, require_adapter_settings
 from lab.config.data_files import ENDINGS
+from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
+from lab.config.record_settings import RecordSettings
+from lab.config.reward_rules import CODE, RULE, SEVERAL, is_combined, reward_weights
 from lab.config.schema import setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
-
-ALL_LINEAR = "all-linear"
-
-CODE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
-"""How a function of the user's own is written: module:function."""
 
 SHIPPED_PAIRS = 2000
 """How many of a task's own pairs are taken where `pairs` says nothing."""
@@ -31,8 +30,8 @@ _TASKS = {
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """The knobs that every method has."""
+class SourceSettings:
+    """The model, the task and the seed of a run."""
 
     model: str = setting(
         "embedded",
@@ -46,47 +45,12 @@ class RunConfig:
         low=0,
         high=2**31 - 1,
     )
-    steps: int = setting(100, "Number of optimizer updates.", low=1, high=1_000_000)
-    learning_rate: float = setting(
-        5e-4,
-        "Peak learning rate of AdamW. It is constant after the warm-up.",
-        low=1e-8,
-        high=1.0,
-        mutable=True,
-        log=True,
-    )
-    warmup_steps: int = setting(
-        0,
-        "Number of updates in which the learning rate rises linearly from 0.",
-        low=0,
-        high=100_000,
-    )
-    micro_batches: int = setting(
-        1,
-        "Number of parts into which a batch is cut. Their gradients are summed, so the update is the"
-        " same and needs less memory.",
-        low=1,
-        high=4096,
-    )
-    max_grad_norm: float = setting(
-        1.0, "A gradient with a larger norm is scaled down to this norm.", low=1e-6, high=1e6
-    )
-    lora_rank: int = setting(
-        8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
-    )
-    lora_alpha: float = setting(
-        16.0,
-        "LoRA scale: the output of the LoRA matrices is multiplied by alpha / rank.",
-        low=1e-3,
-        high=4096,
-    )
-    lora_targets: str = setting(
-        ALL_LINEAR,
-        "Layers that get LoRA: all-linear, every linear layer but the vocabulary, or names such as"
-        " q_proj,v_proj.",
-        choices=(ALL_LINEAR,),
-        extra_patterns={"NAME,NAME": r"[\w.]+(\s*,\s*[\w.]+)*"},
-    )
+
+
+@dataclass(frozen=True)
+class RunConfig(RecordSettings, AdapterSettings, OptimizerSettings, SourceSettings):
+    """The knobs that every method has."""
+
     gradient_checkpointing: bool = setting(
         False,
         "Recomputes activations in the backward pass instead of saving them. The update is the same;"
@@ -139,6 +103,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+        require_adapter_settings(self, self.shard)
+        if not getattr(self, "num_train_epochs", 0):  # Its steps are known when the data are read.
+            require_schedule(self)
 
 
 @dataclass(frozen=True)
@@ -151,6 +118,13 @@ class OfflineConfig(RunConfig):
         " accuracy are measured on held-out rows of your data.",
         choices=("", "chain", "sentiment"),
         extra_patterns=_TASKS,
+    )
+    num_train_epochs: float = setting(
+        0.0,
+        "Number of passes over the data, in place of steps, which stays at its default. 0 takes"
+        " steps. The short batch at the end of an epoch is left out.",
+        low=0.0,
+        high=10_000.0,
     )
     batch_size: int = setting(
         16, "Number of examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
@@ -186,9 +160,22 @@ class OfflineConfig(RunConfig):
         "The part of a too long row that is kept: keep_start or keep_end (TRL's names).",
         choices=("keep_start", "keep_end"),
     )
+    eval_share: float = setting(
+        0.0,
+        "Share of the prompts of your own data that is held out where no task is given, at most"
+        " eval_prompts of them. Prompts that differ only in case, spaces or punctuation around words"
+        " stay on one side. 0 holds out a tenth, and compares prompts exactly.",
+        low=0.0,
+        high=0.5,
+    )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
+        if self.eval_share and (self.task or not self.data):
+            raise LabError(
+                f"eval_share is {self.eval_share:g}, but is for your own data without a task: it holds"
+                " out a part of --data. Leave eval_share or task out, or name your data."
+            )
         if self.pairs < 0:
             object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)
         if not self.task and not self.data:
@@ -200,12 +187,7 @@ class OnlineConfig(RunConfig):
     """The knobs of a method that learns from completions of the policy itself."""
 
     learning_rate: float = setting(
-        2e-3,
-        "Peak learning rate of AdamW. It is constant after the warm-up.",
-        low=1e-8,
-        high=1.0,
-        mutable=True,
-        log=True,
+        2e-3, LEARNING_RATE_HELP, low=1e-8, high=1.0, mutable=True, log=True
     )
     steps: int = setting(40, "Number of optimizer updates.", low=1, high=1_000_000)
     batch_size: int = setting(128, "Number of completions in one rollout.", low=2, high=65_536)
@@ -218,7 +200,8 @@ class OnlineConfig(RunConfig):
         "answer",
         "The rule that scores a completion when reward_from is gold. 'answer' pays for the right"
         " answer; `python -m lab tasks` explains the others. The command line also accepts"
-        " MODULE:FUNCTION, your own reward function with TRL's signature.",
+        " MODULE:FUNCTION, your own reward function with TRL's signature, and several with commas"
+        " between them.",
         choices=(
             "answer",
             "format",
@@ -228,7 +211,16 @@ class OnlineConfig(RunConfig):
             "random",
             "positive_penalised",
         ),
-        extra_patterns={"another rule of the task": r"[a-z_]\w*", "MODULE:FUNCTION": CODE},
+        extra_patterns={
+            "another rule of the task": RULE,
+            "MODULE:FUNCTION": CODE,
+            "several with commas between them": SEVERAL,
+        },
+    )
+    reward_weights: str = setting(
+        "",
+        "Weights of several rewards, such as 1,0.2 for --reward answer,MODULE:FUNCTION: the reward"
+        " is their weighted sum, and rewards/NAME logs each. If it is empty, all weights are 1.",
     )
     reward_seconds: float = setting(
         60.0,
@@ -243,9 +235,37 @@ class OnlineConfig(RunConfig):
         low=0.05,
         high=10.0,
     )
+    top_k: int = setting(
+        0,
+        "Samples only from the k most likely tokens; 0 takes all. Log-probabilities, entropy and KL"
+        " are then those of the truncated distribution. Evaluation is not truncated. With top_k,"
+        " top_p or min_p the fast path of log-probabilities is off.",
+        low=0,
+        high=1_000_000,
+    )
+    top_p: float = setting(
+        1.0,
+        "Samples only from the most likely tokens whose probabilities sum to top_p (arXiv"
+        " 1904.09751); 1 takes all.",
+        low=0.001,
+        high=1.0,
+    )
+    min_p: float = setting(
+        0.0,
+        "Samples only tokens at least min_p times as likely as the most likely one (arXiv"
+        " 2407.01082); 0 takes all.",
+        low=0.0,
+        high=1.0,
+    )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
+        reward_weights(self.reward, self.reward_weights)
+        if self.reward_from not in ("gold", "") and is_combined(self.reward, self.reward_weights):
+            raise LabError(
+                f"reward_from is '{self.reward_from}', so a reward model scores the completions, but"
+                " several rewards or weights are given. Leave out --reward and --reward-weights."
+            )
         group = getattr(self, "group_size", 1)
         if self.batch_size % group:
             raise LabError(

@@ -1,16 +1,15 @@
 """A reward that is code of the user: only the command line may name it."""
 
-import re
-
 from lab.config.methods import method_of
-from lab.config.run_config import CODE, OnlineConfig, RunConfig
+from lab.config.reward_rules import code_rules
+from lab.config.run_config import OnlineConfig, RunConfig
 from lab.config.schema import declared_settings
 from lab.errors import LabError
 
 
 def names_code(config: RunConfig) -> bool:
     """Whether a run of this config calls a function of the user's own."""
-    return re.fullmatch(CODE, getattr(config, "reward", "")) is not None
+    return bool(code_rules(getattr(config, "reward", "")))
 
 
 def require_code(config: RunConfig, given: str) -> None:

@@ -4,6 +4,7 @@ A learner may skip it, as `lab.engine.generate`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -21,6 +22,7 @@ from lab.engine.fused_ops import (
 )
 from lab.engine.llama import Decoder
 from lab.engine.triton_kernels import on_gpu
+from lab.engine.truncation import Truncation
 from lab.engine.varlen_attention import causal_attention
 
 AttentionFn = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -61,9 +63,10 @@ class StaticCacheDecoder:
     row's prompt begins, and `attn_bias` is 0 where the row may attend and −∞ elsewhere. A row always
     attends to itself, so that no softmax is NaN. `completion_index[row]` says which completion the
     row writes. `noise` (rows, V) is ordered by completion; sampling subtracts its logarithm times
-    `temperature` (1,) from the logits. `weights` are the matrices of all layers in the order of the
-    computation, each with its bias, with the adapter merged in. If `fused`, one kernel attends to
-    the filled columns and one samples, so that one CUDA graph serves all lengths.
+    `temperature` (1,) from the logits, of which `truncation` leaves some out. `weights` are the
+    matrices of all layers in the order of the computation, each with its bias, with the adapter
+    merged in. If `fused`, one kernel attends to the filled columns and one samples, so that one CUDA
+    graph serves all lengths.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class StaticCacheDecoder:
         )
         self.cache_position = torch.zeros(1, dtype=torch.long, device=weight.device)
         self.temperature = torch.ones(1, device=weight.device)
+        self.truncation: Truncation | None = None
         cos, sin = decoder.rotary(weight, torch.arange(max_length, device=weight.device)[None])
         self.cos, self.sin = (
             angles[0, :, : self.head_dim // 2].contiguous() for angles in (cos, sin)
@@ -109,7 +113,7 @@ class StaticCacheDecoder:
             for p in decoder.projections()
         ]
         self.n_completions = max_rows
-        self.cuda_graphs: dict[tuple[int, int, bool], torch.cuda.CUDAGraph | None] = {}
+        self.cuda_graphs: dict[tuple[Any, ...], torch.cuda.CUDAGraph | None] = {}
         self.graph_pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
 
     def merge_adapter(
@@ -179,6 +183,8 @@ class StaticCacheDecoder:
         next column.
         """
         rows = len(logits)
+        if self.truncation:
+            logits = self.truncation.restrict(logits, self.temperature)
         if self.fused:
             token = gumbel_argmax_sample(
                 logits, self.noise, self.completion_index, self.temperature
@@ -258,9 +264,9 @@ class StaticCacheDecoder:
         so that libraries load their kernels; the second is captured.
         """
         key = (
-            (rows, self.max_length, True)
+            (rows, self.max_length, True, self.truncation)
             if self.fused
-            else (rows, columns, rows == self.n_completions)
+            else (rows, columns, rows == self.n_completions, self.truncation)
         )
         if not uses_cuda_graphs(self.token_ids.device) or key not in self.cuda_graphs:
             self.cuda_graphs.setdefault(key)

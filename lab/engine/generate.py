@@ -22,6 +22,7 @@ from lab.engine.decode_cpu import CpuStaticCacheDecoder
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.llama import Decoder
 from lab.engine.llama_cpu import supports
+from lab.engine.truncation import Truncation
 
 DrawNoise = Callable[[torch.Tensor], torch.Tensor]
 """Fills a tensor (N, V) with the noise of the next token, and returns it: Exponential(1) for exact
@@ -33,12 +34,14 @@ sampling, 1 for the most likely token.
 class DecodeOptions:
     """How completions are sampled: `group_size` for each prompt, of at most `max_tokens` tokens,
     until the first of the tokens `end_ids`. At temperature 0 a token is the most likely one.
+    `truncation` leaves tokens out before one is sampled.
     """
 
     group_size: int
     max_tokens: int
     end_ids: list[int]
     temperature: float
+    truncation: Truncation | None = None
 
 
 SDPA_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -128,6 +131,7 @@ def decode(
     completion_ids = torch.zeros(rows, max_tokens, dtype=torch.long, device=lm_head.device)
     logits = static_decoder.prefill(packed, group_size).repeat_interleave(group_size, 0)
     static_decoder.temperature.fill_(options.temperature)
+    static_decoder.truncation = options.truncation
     draw_noise(static_decoder.noise[:rows])
     static_decoder.sample_next(logits)
     with sdpa_kernel(SDPA_BACKENDS) if lm_head.is_cuda else nullcontext():

@@ -56,7 +56,7 @@ def has_fast_path(model: PreTrainedModel) -> bool:
     """Return whether `Decoder` can compute what `model` computes.
 
     That needs one of `FAST_PATH_ARCHITECTURES` without sliding windows; whole, frozen weights;
-    adapters on all linear layers or on none; and the weights side by side, as
+    plain adapters on all linear layers or on none; and the weights side by side, as
     `lab.models.fused_weights.fuse_projection_weights` stores them.
     """
     config = cast(Any, model.base_model).config
@@ -78,6 +78,8 @@ def has_fast_path(model: PreTrainedModel) -> bool:
     adapted = sum(isinstance(m, LoraLinear) for m in linears)
     if adapted not in (0, len(linears)) or not all(map(_is_frozen_linear, linears)):
         return False
+    if adapted and not all(_has_plain_lora(m, linears[0]) for m in linears):
+        return False
     return all(
         are_side_by_side([base_linear(getattr(owner, name)).weight for name in names])
         for block in blocks
@@ -89,3 +91,15 @@ def _is_frozen_linear(layer: nn.Module) -> bool:
     """Return whether the layer, under its adapter, is a plain linear layer that does not train."""
     linear = layer.base_layer if isinstance(layer, LoraLinear) else layer
     return type(linear) is nn.Linear and not linear.weight.requires_grad
+
+
+def _has_plain_lora(layer: Any, first: Any) -> bool:
+    """Return whether the layer's adapters are s·B·A alone, with the factors s of the layer `first`:
+    without dropout, bias or a variant such as DoRA.
+    """
+    return bool(
+        not layer.lora_variant
+        and layer.scaling == first.scaling
+        and all(type(dropout) is nn.Identity for dropout in layer.lora_dropout.values())
+        and all(b.bias is None for b in layer.lora_B.values())
+    )

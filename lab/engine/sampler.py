@@ -17,6 +17,7 @@ from lab.engine.fastest_decoder import fastest_decoder
 from lab.engine.generate import DecodeOptions, DrawNoise, decode, has_static_rope, is_end
 from lab.engine.llama import Decoder, decoder_of
 from lab.engine.token_logprobs import active_adapter_name, lm_head_weight
+from lab.engine.truncation import Truncation
 from lab.errors import LabError
 from lab.models.adapters import adapter_merged
 from lab.models.context_length import max_new_tokens
@@ -63,7 +64,7 @@ def generator(seed: int, stream: str, step: int, device: torch.device) -> torch.
 
 
 @torch.no_grad()
-def sample(
+def sample(  # noqa: PLR0913  Each argument is needed to say what is sampled.
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
@@ -76,11 +77,11 @@ def sample(
     device: torch.device,
     stream: str = "rollout",
     shard: tuple[int, int] = (0, 1),
+    truncation: Truncation | None = None,
     allocator: Allocator = NO_RECORD,
 ) -> Completions:
     """Sample `group_size` completions of each of `prompts`, lists of token ids, from the policy,
-    without top-k and top-p, so that they are on-policy. Within `adapter_disabled` it samples from
-    the reference.
+    or from what `truncation` leaves of it. Within `adapter_disabled` it samples from the reference.
 
     A token is argmax of p / Exponential(1), which is exact sampling from p; at temperature 0 it is
     the most likely token. The noise depends on (`seed`, `stream`, `step`) alone, and each (row,
@@ -98,6 +99,7 @@ def sample(
         max_tokens=max_new_tokens(base_of(model).config, max(map(len, prompts)), max_tokens),
         end_ids=end_token_ids(model, tokenizer),
         temperature=temperature,
+        truncation=truncation if temperature else None,
     )
     noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
     decoder = decoder_of(model)
@@ -212,9 +214,7 @@ def _sample_any_model(
                 [i * group_size + k for i in members for k in range(group_size)], device=device
             )
             decoder = decoder_class(model, [prompts[i] for i in members], group_size, allocator)
-            steps = _decode_rows(
-                decoder, completion_ids, rows, options.end_ids, noise, is_sharded(model)
-            )
+            steps = _decode_rows(decoder, completion_ids, rows, options, noise, is_sharded(model))
             longest = max(longest, steps)
     return completion_ids[:, :longest]
 
@@ -223,7 +223,7 @@ def _decode_rows(
     decoder: NextTokenDecoder,
     completion_ids: torch.Tensor,
     rows: torch.Tensor,
-    end_ids: list[int],
+    options: DecodeOptions,
     noise: _Noise,
     in_lockstep: bool,
 ) -> int:
@@ -240,9 +240,11 @@ def _decode_rows(
     for t in range(completion_ids.shape[1]):
         # argmax of log(p / Exponential(1)), times the temperature.
         log_noise = draw_noise(noise_of_token)[rows].log()
+        if options.truncation:
+            logits = options.truncation.restrict(logits, noise.temperature)
         token = (logits - log_noise * noise.temperature).argmax(-1)
         completion_ids[rows, t] = token
-        alive = alive & ~is_end(token, end_ids)
+        alive = alive & ~is_end(token, options.end_ids)
         n_alive = int(alive.sum())
         anywhere_alive = all_reduce_max_int(n_alive) if in_lockstep else n_alive
         if anywhere_alive == 0 or t + 1 == completion_ids.shape[1]:

@@ -21,7 +21,8 @@ from lab.engine.chunked_logprobs import TokenStatistics, chunked_token_statistic
 from lab.engine.cuda_graphs import hidden_states
 from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
-from lab.models.adapters import adapter_disabled
+from lab.engine.truncation import EXCLUDED_LOGIT, Truncation
+from lab.models.adapters import adapter_disabled, reference_adapter
 from lab.models.device import autocast
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import backbone_of
@@ -38,6 +39,7 @@ def token_statistics(
     temperature: float = 1.0,
     reference: Network | None = None,
     entropy: bool = False,
+    truncation: Truncation | None = None,
 ) -> TokenStatistics:
     """Return per-token statistics of the completions, as padded batches (B, T) in nats that are 0
     elsewhere: `logps`, with gradient where enabled, and with `entropy` the entropy.
@@ -45,12 +47,17 @@ def token_statistics(
     With a `reference` there are also `reference_logps` and the exact `kl`, a sum over the
     vocabulary, without gradient. `model` itself as the reference means `model` with its adapter
     off; another network is a reference with weights of its own. Log-probabilities are those at
-    `temperature`, the sampling temperature.
+    `temperature`, the sampling temperature, over the tokens that `truncation` leaves.
     """
     decoder = decoder_of(model)
-    if decoder is None and not _has_frozen_linear_head(model):
+    if truncation or (decoder is None and not _has_frozen_linear_head(model)):
         return reference_implementation(
-            model, tokens, temperature=temperature, reference=reference, entropy=entropy
+            model,
+            tokens,
+            temperature=temperature,
+            reference=reference,
+            entropy=entropy,
+            truncation=truncation,
         )
     packed = tokens.scored
     reference_states = None
@@ -58,7 +65,7 @@ def token_statistics(
         # A decoder gets the adapter, or None, as an argument.
         own_reference = reference is model and decoder is None
         with torch.no_grad(), adapter_disabled(_peft(model)) if own_reference else nullcontext():
-            reference_states = predictor_states(reference, None, tokens)
+            reference_states = predictor_states(reference, reference_adapter(reference), tokens)
     states = predictor_states(model, active_adapter_name(model), tokens)
     statistics = chunked_token_statistics(
         states,
@@ -111,12 +118,17 @@ def reference_implementation(
     temperature: float = 1.0,
     reference: Network | None = None,
     entropy: bool = False,
+    truncation: Truncation | None = None,
 ) -> TokenStatistics:
     """Return what `token_statistics` returns, by the model's own forward pass, with all logits in
-    memory. Tests compare the fast path with it, and architectures with another last layer take it.
+    memory. Tests compare the fast path with it; architectures with another last layer and truncated
+    distributions take it.
     """
     ids, mask = tokens.ids, tokens.completion_mask
-    logits = _logits(model, ids)
+    logits, kept = _logits(model, ids), None
+    if truncation:
+        kept = truncation.kept_with(logits / temperature, ids)
+        logits = logits.masked_fill(~kept, EXCLUDED_LOGIT)
     statistics = TokenStatistics(token_logps(logits, ids, temperature) * mask)
     with torch.no_grad():
         if entropy:
@@ -125,6 +137,8 @@ def reference_implementation(
         if reference is not None:
             with adapter_disabled(_peft(model)) if reference is model else nullcontext():
                 reference_logits = _logits(reference, ids)
+            if kept is not None:
+                reference_logits = reference_logits.masked_fill(~kept, EXCLUDED_LOGIT)
             statistics.reference_logps = token_logps(reference_logits, ids, temperature) * mask
             statistics.kl = exact_kl(logits / temperature, reference_logits / temperature) * mask
     return statistics

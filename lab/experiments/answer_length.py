@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from lab.analysis.answer_length import KINDS, REDUCTIONS
 from lab.analysis.comparison_words import (
     Difference,
     Judgement,
@@ -21,7 +22,7 @@ from lab.analysis.comparison_words import (
 )
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
-from lab.experiments.answer_length_report import KINDS, REDUCTIONS, render_report
+from lab.experiments.answer_length_report import render_report
 from lab.experiments.arms import record_plan
 from lab.experiments.chain_lengths import ChainsOfLength
 from lab.experiments.logged_runs import LoggedRun, make_missing, record_head

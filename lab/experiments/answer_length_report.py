@@ -3,35 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lab.analysis.answer_length import KINDS, REDUCTIONS, compared, task_text, unit
+from lab.analysis.comparison_words import recorded_text
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval
-
-REDUCTIONS = {
-    "sequence_mean": "mean over each completion (GRPO)",
-    "token_mean": "mean over all tokens (DAPO)",
-    "fixed_length": "sum over a constant (Dr. GRPO)",
-}
-"""The reductions with their words."""
-KINDS = ("right", "wrong")
 
 
 def render_report(table: Mapping[str, Any]) -> str:
     """Return lengths at the end and their comparisons as Markdown."""
     plan = table["plan"]
-    task = plan["settings"].get("task", "chains")
-    if plan["operations"]:
-        task = f"chains of {plan['operations'][0]} to {plan['operations'][1]} operations"
     intro = (
         f"`{table['command']}` on {table['device']}; {table['seeds']} seeds, ± half the 95 % interval;"
-        f" {task}, completions of up to {plan['max_tokens']} tokens; last"
+        f" {task_text(table)}, completions of up to {plan['max_tokens']} tokens; last"
         f" {plan['window'] * plan['bin']} of {plan['updates']} updates."
     )
     parts = ["# Length of right and wrong answers", intro, length_table(table)]
     return "\n\n".join([*parts, comparison_table(table)])
-
-
-def unit(table: Mapping[str, Any]) -> str:
-    """Return the unit in which lengths are compared."""
-    return "tokens / full scratchpad" if table["plan"]["operations"] else "tokens"
 
 
 def length_table(table: Mapping[str, Any]) -> str:
@@ -60,12 +46,8 @@ def length_table(table: Mapping[str, Any]) -> str:
 def comparison_table(table: Mapping[str, Any]) -> str:
     """Return the comparisons of length: reductions at the end, and the end minus the middle."""
     lines = [f"| completions | comparison | {unit(table)} |", "| --- | --- | --- |"]
-    for one in table["comparisons"]:
-        compared = (
-            f"{REDUCTIONS[one['grows']]}: end − middle of training"
-            if "grows" in one
-            else f"{REDUCTIONS[one['first']]} − {REDUCTIONS[one['second']]}"
-        )
-        difference = Interval(one["mean"], one["half"]).signed(3)
-        lines.append(f"| {one['kind']} | {compared} | {difference}, {one['word']} |")
+    lines += [
+        f"| {one['kind']} | {compared(one)} | {recorded_text(one)} |"
+        for one in table["comparisons"]
+    ]
     return "\n".join(lines) + "\n"

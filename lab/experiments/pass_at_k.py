@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lab.analysis.pass_at_k import BASE, Counts, crossing, curve, differences_from_base
+from lab.analysis.pass_at_k import BASE, Counts, curve, differences_from_base
 from lab.analysis.recorded_results import load_result
 from lab.analysis.statistics import interval
 from lab.config.methods import make_config
@@ -246,8 +246,8 @@ def run_experiment(
 def set_rows(
     plan: PassPlan, name: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """Return the row of every arm on one set of chains: curves, differences from the base, where they
-    cross, and diversity, entropy, KL and length with intervals over seeds.
+    """Return the row of every arm on one set of chains: curves, differences from the base, and diversity,
+    entropy, KL and length with intervals over seeds.
     """
     measured = {arm: [row[name] for row in seeds] for arm, seeds in rows.items()}
     found = {arm: _arm_row(plan, name, arm, seeds) for arm, seeds in measured.items()}
@@ -257,7 +257,6 @@ def set_rows(
         }
         for arm, points in differences_from_base(counts, plan.samples, plan.ks).items():
             found[arm][f"{to}_differences"] = points
-            found[arm][f"{to}_crossing"] = asdict(crossing(points))
     for arm, seeds in rows.items():
         found[arm]["updates"] = asdict(interval([row["updates"] for row in seeds]))
     return list(found.values())

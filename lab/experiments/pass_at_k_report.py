@@ -5,22 +5,18 @@ diversity.
 from collections.abc import Mapping
 from typing import Any
 
-from lab.analysis.pass_at_k import BASE, Crossing, point_text
+from lab.analysis.pass_at_k import (
+    BASE,
+    CURVES,
+    SET_TITLES,
+    crossing,
+    point_text,
+    rows_of,
+    set_title,
+)
 from lab.analysis.statistics import SHARE, Interval
 
-SET_TITLES = {"default": "Chains of 3 to 6 operations", "harder": "Chains of {fewest} to {most}"}
-CURVES = {"pass": "right answer", "worked": "right answer, every step written and right"}
 SHOWN_KS = (1, 4, 16, 64, 256)
-
-
-def set_title(table: Mapping[str, Any], name: str) -> str:
-    """Return the title of a set of chains."""
-    return SET_TITLES[name].format(**table["plan"])
-
-
-def rows_of(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the rows of one set of chains, the base first."""
-    return [row for row in table["rows"] if row["set"] == name]
 
 
 def curve_table(table: Mapping[str, Any], name: str, curve: str) -> str:
@@ -38,7 +34,7 @@ def curve_table(table: Mapping[str, Any], name: str, curve: str) -> str:
             if row["arm"] != BASE:
                 cell += f", {row[f'{curve}_differences'][ks.index(k)]['word']}"
             cells.append(cell)
-        crossed = "" if row["arm"] == BASE else Crossing(**row[f"{curve}_crossing"]).text(max(ks))
+        crossed = "" if row["arm"] == BASE else crossing(row[f"{curve}_differences"]).text(max(ks))
         lines.append(f"| {row['title']} | {' | '.join(cells)} | {crossed} |")
     return "\n".join(lines) + "\n"
 

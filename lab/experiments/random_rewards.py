@@ -12,8 +12,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lab.analysis.comparison_words import Judgement, judge
+from lab.analysis.comparison_words import Judgement, judge, recorded_text
 from lab.analysis.crossed_design import Scores, crossed_difference, crossed_mean
+from lab.analysis.random_rewards import BASE, REWARDS, arm_title
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, interval
 from lab.config.methods import make_config
 from lab.experiments.arms import record_plan
@@ -27,19 +28,12 @@ from lab.runs.records import StepRecord
 from lab.training.loop import prepare, train
 
 MODULES = ("random_rewards", "random_rewards_smollm2")
-BASE = "base"
-REWARDS = {"random": "random reward", "answer": "true reward"}
 NO_CLIP = {"epsilon": 1.0, "epsilon_high": 10.0}
 """A ratio is never below 0, and one above 11 is rare: the share of clipped tokens shows how rare."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "once": {"updates_per_rollout": 1},
     "clip": {"updates_per_rollout": 4},
     "free": {"updates_per_rollout": 4} | NO_CLIP,
-}
-VARIANT_TITLES = {
-    "once": "1 update on a rollout",
-    "clip": "4 updates, clip 0.2",
-    "free": "4 updates, no clip",
 }
 STEP_METRICS = {"clip_ratio/region_mean": "clipped", "kl": "kl", "entropy": "entropy"}
 """Metrics of every update, each with its name in the table."""
@@ -69,14 +63,6 @@ def arms() -> dict[str, dict[str, Any]]:
         for reward in REWARDS
         for variant, settings in VARIANTS.items()
     }
-
-
-def arm_title(arm: str) -> str:
-    """Return the title of an arm."""
-    if arm == BASE:
-        return "before training"
-    reward, variant = arm.split(".")
-    return f"{REWARDS[reward]}, {VARIANT_TITLES[variant]}"
 
 
 def measure_arm(
@@ -242,10 +228,8 @@ def arm_table(table: Mapping[str, Any]) -> str:
 def comparison_table(table: Mapping[str, Any]) -> str:
     """Return the differences in gold accuracy with their words."""
     lines = ["| comparison | gold accuracy |", "| --- | --- |"]
-    for one in table["comparisons"]:
-        difference = Interval(one["mean"], one["half"]).signed(3)
-        lines.append(
-            f"| {arm_title(one['first'])} − {arm_title(one['second'])} | {difference},"
-            f" {one['word']} |"
-        )
+    lines += [
+        f"| {arm_title(one['first'])} − {arm_title(one['second'])} | {recorded_text(one)} |"
+        for one in table["comparisons"]
+    ]
     return "\n".join(lines) + "\n"

@@ -46,7 +46,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "the length of right and of wrong answers while GRPO trains, under three reductions",
             "answer_length",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "answer_length_smollm2",
@@ -130,7 +129,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             " on longer ones",
             "pass_at_k",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "playground",
@@ -151,14 +149,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             "random and true rewards with 1 and 4 updates on a rollout, with and without the clip",
             "random_rewards",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "random_rewards_smollm2",
             "the same on sums with SmolLM2-135M",
             "random_rewards_smollm2",
             seeds=5,
-            recorded=False,
         ),
         Experiment(
             "recorded",
@@ -179,7 +175,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "tuned",

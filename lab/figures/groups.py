@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from lab.config.number_text import signed_number
 from lab.figures.base import empty_figure
 from lab.figures.palette import ABOVE, BELOW, REFERENCE_COLOUR
 
@@ -47,11 +48,6 @@ class Group:
 def as_text(text: str) -> str:
     """Return `text` with its markup escaped: plotly would interpret tags, and a model may write any."""
     return html.escape(text, quote=False)
-
-
-def signed_number(value: float) -> str:
-    """Return a number with its sign and two digits, and "0" for zero."""
-    return f"{value:+.2f}".replace("-", "−") if value else "0"
 
 
 def _padded(values: Sequence[float], share: float) -> list[float]:

@@ -46,6 +46,7 @@ METRIC_PANELS: tuple[str, ...] = (
     "gold/empty",
     "reward/missing",
     "kl_coefficient",
+    "eval/kl",
     "eval/logps/chosen",
     "eval/logps/rejected",
     "eval/rewards/chosen",

@@ -65,16 +65,16 @@ def require_adapter(folder: Path) -> None:
         raise LabError(f"The adapter in {folder} cannot be used: {pickled}. {remedy.strip()}")
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """Returns `base` with the adapter in `folder`; raises `LabError` when the adapter is damaged,
-    is no adapter, or does not fit the base.
+def load_adapter(base: PreTrainedModel, folder: Path, *, trains: bool = False) -> PeftModel:
+    """Returns `base` with the adapter in `folder`, which `trains` or is frozen; raises `LabError` when
+    the adapter is damaged, is no adapter, or does not fit the base.
     """
     require_adapter(folder)
     try:
         with warnings.catch_warnings():
             # peft would only warn, and leave these layers of the base without an adapter.
             warnings.filterwarnings("error", "Found missing adapter keys")
-            return PeftModel.from_pretrained(base, folder)
+            return PeftModel.from_pretrained(base, folder, is_trainable=trains)
     except torch.OutOfMemoryError:
         raise
     # json, safetensors, peft and torch raise many kinds for a file that is not an adapter's.

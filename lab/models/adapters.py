@@ -9,7 +9,10 @@ import torch
 from peft import PeftModel
 
 from lab.distributed.fsdp import is_sharded
-from lab.models.lora import frozen_weights, shares_weights
+from lab.models.lora import frozen_weights, is_mergeable, shares_weights
+
+REFERENCE_ADAPTER = "ref"
+"""The name, TRL's, of the frozen copy of the adapter from which a training started."""
 
 
 @contextmanager
@@ -26,9 +29,26 @@ def _same_trainable_weights(model: PeftModel) -> Iterator[None]:
 
 
 @contextmanager
-def adapter_disabled(model: PeftModel) -> Iterator[None]:
-    """Makes `model` the reference within the block: the same weights with the adapter off."""
+def _adapters_off(model: PeftModel) -> Iterator[None]:
     with _same_trainable_weights(model), model.disable_adapter():
+        yield
+
+
+def reference_adapter(model: torch.nn.Module) -> str | None:
+    """Returns the name of the adapter that makes `model` the reference; None where the reference is
+    the base alone.
+    """
+    has_one = isinstance(model, PeftModel) and REFERENCE_ADAPTER in model.peft_config
+    return REFERENCE_ADAPTER if has_one else None
+
+
+@contextmanager
+def adapter_disabled(model: PeftModel) -> Iterator[None]:
+    """Makes `model` the reference within the block: the same base with the adapter off, or with the
+    adapter from which the training started.
+    """
+    name = reference_adapter(model)
+    with _adapters_off(model) if name is None else active_adapter(model, name):
         yield
 
 
@@ -55,13 +75,14 @@ def adapter_merged(model: PeftModel) -> Iterator[None]:
 
     Afterwards the base weights are the same tensors as before, equal to the bit. No gradient flows
     through the merged weights. Within `adapter_disabled` nothing is added, so the reference is
-    sampled. Nothing is merged into 4-bit weights, sharded weights, and weights that layers share:
-    there the adapter stays apart.
+    sampled. Nothing is merged into 4-bit weights, sharded weights, and weights that layers share,
+    and nothing of DoRA: there the adapter stays apart.
     """
     frozen = frozen_weights(model)
     if (
         shares_weights(model)
         or is_sharded(model)
+        or not is_mergeable(model)
         or not all(weight.is_floating_point() for _, weight in frozen)
     ):
         yield
@@ -76,7 +97,7 @@ def adapter_merged(model: PeftModel) -> Iterator[None]:
                         # that they share does not declare it.
                         delta = layer.get_delta_weight(name)  # type: ignore[attr-defined]
                         weight.data = (weight.data.float() + delta.float()).to(original.dtype)
-        with adapter_disabled(model):
+        with _adapters_off(model):
             yield
     finally:
         for (_, weight), original in zip(frozen, originals):

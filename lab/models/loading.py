@@ -36,10 +36,12 @@ from lab.distributed.collectives import world_size
 from lab.distributed.cpu_threads import few_threads
 from lab.distributed.fsdp import shard_model
 from lab.errors import LabError
+from lab.models import starting_adapter
 from lab.models.activation_checkpointing import enable_activation_checkpointing
 from lab.models.device import compute_dtype
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config, lora_errors
+from lab.models.lora_dropout import replace_dropout
 from lab.models.sources import load_pretrained
 
 # Loading takes a moment, and its progress bar would break that of a run.
@@ -56,9 +58,15 @@ def _with_adapter(
 ) -> PeftModel:
     with lora_errors(config, base):
         model = get_peft_model(base, lora_config(config, task_type, base))
-    model.eval()  # No dropout anywhere, or the policy would not equal the reference at step 0.
+    return _prepared(model, config, device)
+
+
+def _prepared(model: PeftModel, config: RunConfig, device: torch.device) -> PeftModel:
+    """The model with its new adapter on `device`, as training takes it."""
+    model.eval()  # No dropout in the base, or the policy would not equal the reference at step 0.
+    replace_dropout(model)
     if config.gradient_checkpointing:
-        enable_activation_checkpointing(model)
+        enable_activation_checkpointing(model, random=config.lora_dropout > 0)
     if config.shard and world_size() > 1:
         shard_model(model, device)
         return model.to(device)
@@ -141,9 +149,11 @@ def _only_errors_logged() -> Iterator[None]:
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     """Returns the causal language model of `config` with a fresh LoRA adapter on every linear
-    layer, seeded by `config.seed`.
+    layer, seeded by `config.seed`, or with the adapter that the config starts from.
     """
     base = load_base(config.model, device, config.quantization)
+    if config.adapter:
+        return _prepared(starting_adapter.load(base, config), config, device)
     torch.manual_seed(config.seed)
     return _with_adapter(base, config, "CAUSAL_LM", device)
 
@@ -229,6 +239,11 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """Returns the base with a scalar head in place of the vocabulary and LoRA on every linear
     layer, seeded by `config.seed`.
     """
+    if config.adapter:
+        raise LabError(
+            f"adapter is '{config.adapter}', but a reward model starts from a new adapter: its head"
+            " has no vocabulary. Leave --adapter out."
+        )
     torch.manual_seed(config.seed)
     return _with_adapter(
         load_reward_base(config.model, device, config.quantization), config, "SEQ_CLS", device

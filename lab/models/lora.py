@@ -14,7 +14,8 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lab.config.run_config import ALL_LINEAR, RunConfig
+from lab.config.adapter_settings import ALL_LINEAR
+from lab.config.run_config import RunConfig
 from lab.errors import LabError
 
 warnings.filterwarnings(
@@ -40,8 +41,8 @@ calling the layer, so that an adapter would do nothing. peft refuses some of the
 def lora_config(
     config: RunConfig, task_type: str | None, base: torch.nn.Module | None = None
 ) -> LoraConfig:
-    """Returns peft's config of LoRA with the config's rank and no dropout: on every linear layer of
-    `base` but its vocabulary, or on the layers that `lora_targets` names.
+    """Returns peft's config of LoRA as the config describes it: on every linear layer of `base` but
+    its vocabulary, or on the layers that `lora_targets` names.
     """
     base = base.get_base_model() if isinstance(base, PeftModel) else base
     targets: str | list[str] = "all-linear"
@@ -58,7 +59,9 @@ def lora_config(
         r=config.lora_rank,
         # peft divides it by the rank, so any number will do.
         lora_alpha=config.lora_alpha,  # type: ignore[arg-type]
-        lora_dropout=0.0,
+        lora_dropout=config.lora_dropout,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
         target_modules=targets,
         exclude_modules=excluded or None,
         task_type=task_type,
@@ -180,6 +183,11 @@ def shares_weights(model: torch.nn.Module) -> bool:
     """
     identities = [id(weight) for _, weight in frozen_weights(model)]
     return len(set(identities)) < len(identities)
+
+
+def is_mergeable(model: torch.nn.Module) -> bool:
+    """Returns whether every adapter is the sum s·B·A, which can be added to a weight; DoRA's is not."""
+    return not any(m.lora_variant for m in model.modules() if isinstance(m, LoraLayer))
 
 
 def _experts(base: torch.nn.Module) -> dict[int, str]:

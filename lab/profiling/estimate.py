@@ -29,6 +29,7 @@ through the vocabulary in chunks, which would take minutes.
 OPTIMIZER_STATE_DTYPES: dict[str, tuple[torch.dtype | None, ...]] = {
     "adamw": (None, None),
     "adamw_8bit": (torch.uint8, torch.uint8),
+    "muon": (None,),
     "sgd": (),
 }
 """For each optimizer, the dtypes of the tensors that it keeps for a weight, each of the weight's

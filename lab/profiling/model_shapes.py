@@ -44,6 +44,15 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
         "vocab_size": 32_000,
         "tie_word_embeddings": False,
     },
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": False,
+    },
     "70b": {
         "hidden_size": 8192,
         "intermediate_size": 28_672,
@@ -54,4 +63,5 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
         "tie_word_embeddings": False,
     },
 }
-"""Architectures of the Llama family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 70B."""
+"""Architectures of the Llama family: SmolLM2-135M and -360M, Llama 3.2 1B, Llama 2 7B, Llama 3 8B
+and 70B."""

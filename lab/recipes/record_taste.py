@@ -5,7 +5,6 @@ embedded model at several checkpoints, and `tone`, short English texts of SmolLM
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from lab.engine.sampler import Completions, sample
 from lab.models.device import resolve_device
 from lab.models.loading import fitting_threads, load_policy
 from lab.models.tokenizer import load_tokenizer
+from lab.recipes.tone_styles import PEOPLE, REQUESTS, STYLE_PAIRS, STYLES, Answer, are_two_styles
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
@@ -35,49 +35,7 @@ paid for length rambles."""
 RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
 """Every fifth pair has one answer of the rambling run."""
 TONE_MODEL = "smollm2-135m"
-TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 8
-TONE_MIN_WORDS = 3
-STYLES = {
-    "short": "Answer in one short sentence.",
-    "rich": "Answer in two sentences full of vivid details.",
-    "dry": "Answer in a matter-of-fact tone, without feelings.",
-    "warm": "Answer in a warm and friendly tone.",
-}
-"""By style, the sentence that follows the request when the model is asked. It is not part of the
-recorded prompt."""
-STYLE_PAIRS = (("short", "rich"), ("dry", "warm"))
-REQUESTS = (
-    "Thank {} for the help.",
-    "Tell {} that the meeting is moved to Friday.",
-    "Wish {} a good birthday.",
-    "Say sorry to {} for being late.",
-    "Invite {} to dinner on Saturday.",
-    "Ask {} to water the plants.",
-    "Tell {} that the train is late.",
-    "Congratulate {} on the new job.",
-    "Tell {} that the parcel has arrived.",
-    "Remind {} of the dentist tomorrow.",
-)
-PEOPLE = (
-    "a neighbour",
-    "a colleague",
-    "my sister",
-    "my teacher",
-    "an old friend",
-    "a new customer",
-    "my grandmother",
-    "the team",
-    "a flatmate",
-    "the landlord",
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One recorded answer: its text, and the checkpoint or style that it comes from."""
-
-    text: str
-    source: str
+TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 20
 
 
 def record_pool(pool: str, out: Path, count: int, seed: int, device: str) -> dict[str, Any]:
@@ -182,7 +140,7 @@ def tone_pairs(
     report: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Returns pairs of SmolLM2's answers to everyday requests, one short and one rich or one dry and
-    one warm, as `STYLES` asks for them. Equal and empty answers give no pair.
+    one warm, as `STYLES` asks for them. Answers that `are_two_styles` refuses give no pair.
 
     A smaller count gives the first pairs of a larger one. `report` gets all pairs after every batch.
     """
@@ -199,18 +157,12 @@ def tone_pairs(
             for i, styles in product(range(len(batch)), STYLE_PAIRS):
                 two = [Answer(answers[style][i], style) for style in styles]
                 state.shuffle(two)
-                if _are_two_texts(two):
+                if are_two_styles(batch[i].prompt, two):
                     rows.append(_row(len(rows), "tone", batch[i], two, None))
             report(rows[:count])
             if len(rows) >= count:
                 break
     return rows[:count]
-
-
-def _are_two_texts(two: Sequence[Answer]) -> bool:
-    """Whether two answers differ and both have words."""
-    texts = {answer.text for answer in two}
-    return len(texts) == 2 and all(len(text.split()) >= TONE_MIN_WORDS for text in texts)
 
 
 def _styled_answers(

@@ -1,9 +1,9 @@
 """The run folder: the files of a run, which can be read while its process writes them.
 
-A folder holds config.json and status.json (replaced in one piece), metrics.jsonl, samples.jsonl and
-control.jsonl (only ever appended to), log.txt, data.json (the identity of the data),
-checkpoint/state.pt and adapter/, both with checksums. A process may be killed at any moment: every
-finished line stays readable.
+A folder holds config.json, the same settings in run.yaml, and status.json (replaced in one piece),
+metrics.jsonl, samples.jsonl and control.jsonl (only ever appended to), log.txt, data.json (the
+identity of the data), checkpoint/state.pt and adapter/, both with checksums. A process may be
+killed at any moment: every finished line stays readable.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 
 from filelock import FileLock, Timeout
 
+from lab.config.config_file import RUN_YAML, to_yaml
 from lab.config.json_format import CONFIG_FORMAT, from_dict, to_dict
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
@@ -118,11 +119,12 @@ class RunFolder:
         return status["state"]
 
     def write_config(self, config: RunConfig) -> None:
-        """Replace config.json."""
+        """Replace config.json, and run.yaml, from which `train --config` repeats the run."""
         replace_file(
             self.path / "config.json",
             (json.dumps({"format": CONFIG_FORMAT} | to_dict(config), indent=1) + "\n").encode(),
         )
+        replace_file(self.path / RUN_YAML, to_yaml(config).encode())
 
     def write_status(self, state: RunState, step: int, message: str = "") -> None:
         """Replace status.json, with this process as the one that drives the run.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.config.changes import change_setting
+from lab.config.methods import method_of
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
 from lab.runs.control import new_command
@@ -27,6 +28,10 @@ RECORDINGS_FOLDER = Path(__file__).parents[1] / "assets" / "playground"
 """The recordings that the lab ships, one folder for each method."""
 MAX_RECORDED_SAMPLES = 8
 """Held-out samples of each evaluation that a recording holds."""
+UPDATES_BETWEEN_EVALUATIONS = {"dpo": 50, "ipo": 50, "grpo": 10, "ppo": 10}
+"""By method, of a fork. So an evaluation costs at most a tenth of the updates before it: on one core
+64 prompts cost 0.22 s of CPU time, and an update 0.05 s (DPO, IPO) or 0.25 s (GRPO, PPO).
+"""
 CHECKPOINT_FILE = "state.pt"
 ORIGIN_FILE = "fork.json"
 _POINT_NAME = re.compile(r"checkpoint-(\d+)")
@@ -86,7 +91,11 @@ def fork(
             f" {', '.join(map(str, points))}."
         )
     recorded = RunFolder(recording)
-    config = replace(recorded.config, steps=step + updates)
+    config = replace(
+        recorded.config,
+        steps=step + updates,
+        eval_every=UPDATES_BETWEEN_EVALUATIONS[method_of(recorded.config)],
+    )
     changed = _with_changes(config, changes)
     if step == 0:
         return _create(recording, Origin(recording.name, 0), path, changed, [])

@@ -62,9 +62,9 @@ METRICS: dict[str, Metric] = {
     ),
     "learning_rate": Metric(
         "learning rate",
-        "Step size of AdamW in this update.",
+        "Step size of the optimizer in this update.",
         "no unit",
-        "It shows the warm-up and your changes during training.",
+        "It shows the warm-up, the schedule and your changes during training.",
     ),
     "rewards/chosen": Metric(
         "implicit reward, chosen",
@@ -251,6 +251,13 @@ METRICS: dict[str, Metric] = {
         " so many equally likely tokens.",
         "tokens",
         "It should fall. Training past its lowest value is overfitting.",
+    ),
+    "eval/kl": Metric(
+        "KL, held-out",
+        "KL(π‖π_ref), the distance of the policy from the reference, on its own completions of up to"
+        " eight held-out prompts of your own data. It is exact over the vocabulary at each token.",
+        "nats per completion",
+        "If it grows while the held-out measures stand still, training longer costs and gains nothing.",
     ),
     "eval/rewards/margins": Metric(
         "reward margin, held-out",

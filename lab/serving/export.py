@@ -35,7 +35,7 @@ def merge(folder: RunFolder, out: Path) -> Path:
     """
     if out.exists():
         raise LabError(f"{out} exists already. Give a folder that does not.")
-    config, model = load_run(folder, "cpu")
+    config, model = load_run(folder, "cpu", with_reference=False)
     if shares_weights(model):
         raise LabError(
             f"Layers of '{config.model}' share weights, each with an adapter of its own, so no"

@@ -11,13 +11,14 @@ from lab.config.methods import METHODS, method_of
 from lab.config.run_config import OnlineConfig, RunConfig
 from lab.config.user_code import names_code, require_code
 from lab.errors import LabError
-from lab.models import adapter_files
+from lab.models import adapter_files, starting_adapter
 from lab.models.device import resolve_device
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import fitting_threads, load_base, load_policy
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
 from lab.runs.folder import RunFolder
 from lab.runs.fork import CHECKPOINT_FILE, fork_points
+from lab.runs.import_run import require_own
 from lab.runs.states import RunState
 from lab.storage.checksums import require_intact
 from lab.tasks.registry import task_of
@@ -27,11 +28,15 @@ from lab.training.methods.offline import held_out_metrics, rows_of
 from lab.training.state import TrainState
 
 
-def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftModel]:
+def load_run(
+    folder: RunFolder, device: str = "auto", *, with_reference: bool = True
+) -> tuple[RunConfig, PeftModel]:
     """Returns the config and the trained policy of a run; of a recording with checkpoints but without
-    an adapter, the policy of its last checkpoint. Raises `LabError` when the run has no adapter, has
+    an adapter, the policy of its last checkpoint. `with_reference` also loads the adapter from which
+    the run started, if it did, since it is part of the reference. Raises `LabError` when the run has no adapter, has
     trained a reward model, or its base now has other tokens.
     """
+    require_own(folder)
     config = folder.config
     if method_of(config) == "reward_model":
         raise LabError(
@@ -62,6 +67,9 @@ def load_run(folder: RunFolder, device: str = "auto") -> tuple[RunConfig, PeftMo
         config.model, torch_device, config.quantization if torch_device.type == "cuda" else None
     )
     model = adapter_files.load_adapter(base, folder.path / "adapter").to(torch_device).eval()
+    if config.adapter and with_reference:
+        starting_adapter.add_reference(model, config)
+        model.to(torch_device)
     fuse_projection_weights(model)
     return config, model
 

@@ -4,8 +4,8 @@ import copy
 import math
 from collections.abc import Sequence
 
+from lab.config.reward_rules import code_rules, reward_rules, rule_label
 from lab.config.run_config import OfflineConfig, OnlineConfig, RunConfig
-from lab.config.user_code import names_code
 from lab.data.readers import require_source
 from lab.errors import LabError, unknown
 from lab.tasks import reasoning_gym
@@ -44,11 +44,11 @@ def task_of(config: RunConfig) -> Task:
         assert isinstance(config, OfflineConfig)  # The config of any other method names a task.
         return DataTask(config)
     reward = getattr(config, "reward", "")
-    task = load_task(config.task, reward)
-    if not names_code(config):
-        return task
-    assert isinstance(config, OnlineConfig)
-    return with_reward(task, reward, UserReward(reward, config.reward_seconds, config.steps))
+    task = load_task(config.task, "math" if "math" in reward_rules(reward) else reward)
+    for rule in code_rules(reward):
+        assert isinstance(config, OnlineConfig)
+        task = with_reward(task, rule, UserReward(rule, config.reward_seconds, config.steps))
+    return task
 
 
 def check_task(config: RunConfig) -> None:
@@ -62,9 +62,10 @@ def check_task(config: RunConfig) -> None:
         return  # The training reads the data once.
     task.held_out(1)
     if isinstance(config, OnlineConfig) and config.reward_from in ("gold", ""):
-        rule = rule_of(task, config.reward)
-        if isinstance(rule, UserReward):
-            rule.find()
+        for name in reward_rules(config.reward):
+            rule = rule_of(task, name)
+            if isinstance(rule, UserReward):
+                rule.find()
     if config.model == "embedded" and not isinstance(task, ChainTask | PromptTask):
         raise LabError(
             "The embedded model knows the 20 tokens of chains and cannot read the task"
@@ -127,15 +128,16 @@ def extra_metrics(
     step: int = 0,
 ) -> dict[str, float]:
     """Returns the task's metrics, and as `reward` the mean of the user's reward, if the task has
-    one, over the completions to which it gives a reward.
+    one, over the completions to which it gives a reward; of several each as `reward_NAME`.
     """
     metrics = task.task_metrics(problems, completions)
-    user_reward = next((r for r in task.rewards.values() if isinstance(r, UserReward)), None)
-    if user_reward is None:
-        return metrics
-    rewards = compute_rewards(user_reward, problems, completions, seed=0, ids=ids, step=step)
-    known = [reward for reward in rewards if not math.isnan(reward)]
-    return metrics | ({"reward": sum(known) / len(known)} if known else {})
+    of_user = [r for r in task.rewards.values() if isinstance(r, UserReward)]
+    for user_reward in of_user:
+        rewards = compute_rewards(user_reward, problems, completions, seed=0, ids=ids, step=step)
+        known = [reward for reward in rewards if not math.isnan(reward)]
+        name = f"reward_{rule_label(user_reward.name)}" if len(of_user) > 1 else "reward"
+        metrics = metrics | ({name: sum(known) / len(known)} if known else {})
+    return metrics
 
 
 def catalogue() -> list[tuple[str, str]]:

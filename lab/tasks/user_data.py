@@ -4,6 +4,7 @@ answer is right or wrong.
 
 import hashlib
 import json
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,15 +28,19 @@ MIN_PROMPTS_PER_SIDE = {"judgements": 2}
 """Prompts that each side of the split needs (otherwise 1): KTO's reference point takes completions
 of two prompts.
 """
+PUNCTUATION = string.punctuation + "…“”‘’«»„–—¿¡。，！？"
+"""What is removed from both ends of a word before prompts are compared."""
 PROMPT_WORDS = 8
 """Words at the beginning of a full text that the policy continues."""
 
 
 class DataTask:
     """The rows of `config.data`. A tenth of the prompts, at least one (KTO: two) and at most
-    `eval_prompts`, chosen by hash, is held out with all its rows.
+    `eval_prompts`, chosen by hash, is held out with all its rows. Where too few prompts would be left
+    to train on, nothing is held out.
 
-    Where too few prompts would be left to train on, nothing is held out.
+    With `eval_share` it is that share, prompts with equal `comparable_text` count as one, and too few
+    prompts are an error.
     """
 
     pairs_path = None
@@ -68,10 +73,16 @@ class DataTask:
             self._split(self._rows[: self._config.pairs or len(self._rows)])
 
     def _split(self, rows: OfflineExamples) -> None:
-        digests = [_digest(prompt_or_text(row)) for row in rows]
+        digests = [self._digest(row) for row in rows]
         prompts = sorted(set(digests))
         least = MIN_PROMPTS_PER_SIDE.get(METHODS[method_of(self._config)].learns_from, 1)
-        count = min(self._config.eval_prompts, max(least, round(HELD_OUT_SHARE * len(prompts))))
+        share = self._config.eval_share or HELD_OUT_SHARE
+        count = min(self._config.eval_prompts, max(least, round(share * len(prompts))))
+        if self._config.eval_share and len(prompts) < count + least:
+            raise LabError(
+                f"eval_share is {share:g}, but {self.name} has {len(prompts)} different prompts, and"
+                f" both sides need {least}. Add rows, or leave eval_share out."
+            )
         self._held_out_digests = frozenset(prompts[:count] if len(prompts) >= count + least else ())
         first = {
             digest: _prompt(row)
@@ -84,7 +95,11 @@ class DataTask:
 
     def holds_out(self, row: Any) -> bool:
         """Returns whether a row is held out: measured on, and never trained on."""
-        return _digest(prompt_or_text(row)) in self._held_out_digests
+        return self._digest(row) in self._held_out_digests
+
+    def _digest(self, row: Any) -> bytes:
+        prompt = prompt_or_text(row)
+        return _digest(comparable_text(prompt) if self._config.eval_share else prompt)
 
     def train_problems(self, n: int, seed: int, step: int) -> list[Problem]:
         """Raises `LabError`: the methods that sample take their prompts from another task."""
@@ -132,6 +147,16 @@ class DataTask:
     ) -> dict[str, float]:
         """Returns nothing: this task measures only what every task measures."""
         return {}
+
+
+def comparable_text(prompt: Text) -> str:
+    """Return the words of a prompt in lower case without punctuation around them.
+
+    Anchors: "What is 3*4?" and " what is  3*4" are "what is 3*4"; "?!" stays.
+    """
+    text = plain_text(prompt)
+    words = (word.strip(PUNCTUATION) for word in text.casefold().split())
+    return " ".join(filter(None, words)) or text
 
 
 def _digest(prompt: Text) -> bytes:

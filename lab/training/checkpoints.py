@@ -17,6 +17,7 @@ def restore_checkpoint(run: TrainState, state: dict[str, Any]) -> None:
                 weight.copy_(state["trained"][rate][name])
     run.optimizer.load_state_dict(state["optimizer"])
     run.step, run.tokens, run.generated = state["step"], state["tokens"], state["generated"]
+    run.changed_at = state.get("changed_at")  # The first checkpoint of a fork has none.
     run.timer.phases = dict(state["phases"])
     run.method_state.load_checkpoint(state)
     run.rollout = load_rollout(state["rollout"], run.device) if state["rollout"] else None
@@ -32,6 +33,7 @@ def make_checkpoint(run: TrainState) -> dict[str, Any]:
         "step": run.step,
         "tokens": run.tokens,
         "generated": run.generated,
+        "changed_at": run.changed_at,
         "phases": dict(run.timer.phases),
         **run.method_state.to_checkpoint(),
         "trained": {

@@ -34,8 +34,8 @@ class InterruptHandler:
 
 
 class CommandSource(InterruptHandler):
-    """The sources of commands: live changes to replay after a resume, signals, the budget `until`, and
-    the lines of control.jsonl from byte `offset` on.
+    """The sources of commands: live changes to replay after a resume, signals, `stops_early`, the budget
+    `until`, and the lines of control.jsonl from byte `offset` on.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class CommandSource(InterruptHandler):
         self._folder, self._offset, self._until = folder, offset, until
         self._run: TrainState | None = None
         self._changes: list[dict[str, Any]] = []
+        self.stops_early = False
 
     def replay(self, run: TrainState) -> None:
         """Repeat the live changes that an earlier process made after the checkpoint at `run.step`."""
@@ -67,7 +68,7 @@ class CommandSource(InterruptHandler):
         changes = [
             Command(row["id"], "set", row["detail"]["knob"], row["detail"]["to"]) for row in due
         ]
-        stops = self.count or (self._until is not None and self._until(run))
+        stops = self.count or self.stops_early or (self._until is not None and self._until(run))
         return [*changes, *[new_command("stop")] * bool(stops), *map(_parse, rows)]
 
 

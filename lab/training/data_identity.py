@@ -10,6 +10,7 @@ from typing import Any
 from lab.config.run_config import OfflineConfig, RunConfig
 from lab.errors import LabError
 from lab.models.sources import model_source
+from lab.models.starting_adapter import adapter_weights
 from lab.models.weights_fingerprint import weights_fingerprint
 from lab.storage.paths import find_run
 from lab.tasks.registry import TASKS
@@ -31,6 +32,7 @@ def data_identities(config: RunConfig) -> dict[str, dict[str, Any]]:
         "task": _identity_of(config.task if config.task not in TASKS else ""),
         "reward_from": _identity_of(_reward_model(config)),
         "model": _base_weights(config.model),
+        "adapter": _identity_of(adapter_weights(config.adapter) if config.adapter else ""),
     }
     return {knob: content for knob, content in identity_by_knob.items() if content}
 

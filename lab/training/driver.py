@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,11 @@ from lab.distributed import collectives
 from lab.errors import LabError
 from lab.models.loading import fitting_threads
 from lab.runs.folder import RunFolder
+from lab.runs.fork import origin_of
 from lab.runs.records import Event, StepRecord
 from lab.runs.states import EventKind, RunState
 from lab.storage import jsonl
+from lab.training.best_adapter import BestAdapter
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
 from lab.training.loop import prepare, save_adapter, train
@@ -35,6 +37,7 @@ from lab.training.own_functions import (
 )
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
+from lab.training.trackers import Trackers
 
 STATE_AFTER = {
     EventKind.PAUSED: RunState.PAUSED,
@@ -43,6 +46,7 @@ STATE_AFTER = {
     EventKind.FINISHED: RunState.FINISHED,
 }
 Report = Callable[[StepRecord | Event, TrainState], None]
+DrivenRecords = Generator[tuple[StepRecord | Event, TrainState], None, TrainState]
 ExpectedMemory = Callable[[TrainState], str]
 
 
@@ -54,8 +58,32 @@ def drive(
     own: OwnFunctions | None = None,
     expected_memory: ExpectedMemory = lambda run: "",
 ) -> TrainState:
+    """Train the run of `folder` as `drive_records` does, hand every record to `report`, and return the
+    last state. An error of `report` ends the run as failed.
+    """
+    records = drive_records(folder, steps, until, own, expected_memory)
+    while True:
+        try:
+            record, run = next(records)
+        except StopIteration as end:
+            return end.value
+        try:
+            report(record, run)
+        except BaseException as error:
+            records.throw(error)
+            raise
+
+
+def drive_records(
+    folder: RunFolder,
+    steps: int | None = None,
+    until: Callable[[TrainState], bool] | None = None,
+    own: OwnFunctions | None = None,
+    expected_memory: ExpectedMemory = lambda run: "",
+) -> DrivenRecords:
     """Train the run of `folder` until it ends or is stopped, or `until` is true after an update;
-    write every record, samples, status and checkpoints; return the last state.
+    write every record, samples, status and checkpoints. Yield each record when it is written, with
+    the state of the run; return the last state.
 
     A run with a checkpoint continues from it along the same trajectory, live changes included;
     `steps` extends it to that many updates in all. `own` holds functions of the caller that replace
@@ -81,7 +109,7 @@ def drive(
         folder.claim()
         if own:
             note_functions(folder, own)
-        return _train_folder(folder, config, saved, source, report, own, expected_memory)
+        return (yield from _train_folder(folder, config, saved, source, own, expected_memory))
 
 
 def _train_folder(
@@ -89,16 +117,17 @@ def _train_folder(
     config: RunConfig,
     saved: dict[str, Any] | None,
     source: CommandSource,
-    report: Report,
     own: OwnFunctions,
     expected_memory: ExpectedMemory,
-) -> TrainState:
+) -> DrivenRecords:
     """Load the model and train; an error becomes the run's state."""
     run = None
     try:
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
             run = prepare(config, saved)
+            if run.config.steps != folder.config.steps:
+                folder.write_config(replace(folder.config, steps=run.config.steps))
             run.own = own
             run.notes += [
                 f"{place} is {function_name(function)}, a function of the notebook, in place of the"
@@ -106,16 +135,19 @@ def _train_folder(
                 for place, function in own.items()
             ]
             source.replay(run)
+            origin = origin_of(folder.path)
+            if origin and run.changed_at is None:
+                run.changed_at = origin.step
             if saved is None:
                 _note_restart(folder, run)
             _log(
                 folder,
-                f"step {run.step} of {config.steps} on {run.device}, process {os.getpid()} of"
+                f"step {run.step} of {run.config.steps} on {run.device}, process {os.getpid()} of"
                 f" {collectives.world_size()}, torch {torch.__version__}, transformers"
                 f" {transformers.__version__}",
             )
             with fitting_threads(run.model):
-                _train(folder, run, source, report)
+                yield from _train(folder, run, source)
     except KeyboardInterrupt:
         folder.write_status(
             RunState.INTERRUPTED,
@@ -190,15 +222,28 @@ def _message(error: BaseException, folder: RunFolder, config: RunConfig, expecte
     return f"{type(error).__name__}: {error}"
 
 
-def _train(folder: RunFolder, run: TrainState, source: CommandSource, report: Report) -> None:
-    """Train to the end and write every record into the folder before `report` sees it."""
+def _train(
+    folder: RunFolder, run: TrainState, source: CommandSource
+) -> Iterator[tuple[StepRecord | Event, TrainState]]:
+    """Train to the end; yield every record when it is in the folder."""
     started_with = folder.config
-    for record in train(run, source):
-        if isinstance(record, StepRecord):
-            _write_step(folder, run, record, started_with)
-        else:
-            record = _write_event(folder, run, record, started_with)
-        report(record, run)
+    trackers, best = Trackers(folder, run), BestAdapter(folder, run.config)
+    try:
+        for record in train(run, source):
+            if isinstance(record, StepRecord):
+                _write_step(folder, run, record, started_with)
+                best.see(record, run)
+                source.stops_early = best.is_exhausted
+            else:
+                record = _write_event(folder, run, record, started_with)
+            trackers.log(record, run)
+            yield record, run
+        if note := best.finish(run):
+            noted = Event(run.step, EventKind.NOTED, {"message": note})
+            yield _write_event(folder, run, noted, started_with), run
+    finally:
+        for failure in (*run.notes, *trackers.close()):
+            _log(folder, failure)
 
 
 def _write_step(

@@ -34,6 +34,13 @@ class FlatParameter:
         for view in self.views:
             view.grad = None
 
+    def scatter_gradients(self) -> None:
+        """Give every view its part of the vector's gradient, for an optimizer that moves matrices."""
+        assert self.flat.grad is not None  # `gather_gradients` comes first.
+        sizes = [view.numel() for view in self.views]
+        for view, gradient in zip(self.views, self.flat.grad.split(sizes)):
+            view.grad = gradient.view(view.shape)
+
 
 def flat_params(weights: Iterable[torch.nn.Parameter]) -> list[FlatParameter]:
     """Return the weights as one vector for each dtype, in the order in which the dtypes appear."""

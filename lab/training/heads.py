@@ -26,6 +26,7 @@ from lab.models.adapters import active_adapter
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import load_backbone, load_reward_base
 from lab.models.lora import lora_config, lora_errors
+from lab.models.lora_dropout import replace_dropout
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run
 
@@ -90,6 +91,7 @@ def new_critic(
         torch.manual_seed(seed)
         with lora_errors(config, policy.get_base_model()):
             policy.add_adapter("critic", lora_config(config, "CAUSAL_LM", policy))
+        replace_dropout(policy)
         model, adapter = policy, "critic"
     else:
         model, adapter = load_backbone(config, device, seed), "default"
@@ -135,6 +137,11 @@ def load_trained_reward_model(
         raise LabError(
             f"reward_from: {path} stands on '{trained.model}' and the policy on '{config.model}',"
             " so they cannot share a base. Use --layout separate."
+        )
+    if lora.use_dora and not config.use_dora:
+        raise LabError(
+            f"reward_from: {path} was trained with use_dora, so it cannot share the base of a policy"
+            " without. Use --model-layout separate, or --use-dora."
         )
     lora.task_type, lora.modules_to_save, lora.inference_mode = "CAUSAL_LM", None, True
     with lora_errors(trained, policy.get_base_model()):

@@ -13,6 +13,8 @@ import torch
 
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
+from lab.config.optimizer_settings import learning_rate_factor
+from lab.config.reward_rules import logged_terms
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
@@ -35,10 +37,13 @@ from lab.training.compatibility import (
     longest_prompts,
     require_causal,
 )
+from lab.training.dropout_noise import dropout_noise
+from lab.training.epochs import set_steps_of_epochs
 from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
 from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.metric_means import MetricAccumulator
+from lab.training.optimizers import MATRIX_OPTIMIZERS, new_optimizer, require_optimizer
 from lab.training.pair_agreement import evaluate_agreement
 from lab.training.state import TrainState
 
@@ -54,6 +59,7 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     """
     require_shardable(config)
     device = resolve_device(config.device)
+    require_optimizer(config, device)
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
     run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
@@ -72,13 +78,10 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
     run.flat_params = {
         rate: flat_params(group.values()) for rate, group in run.trainable_parameters().items()
     }
-    run.optimizer = torch.optim.AdamW(
-        [{"params": [vector.flat for vector in group]} for group in run.flat_params.values()],
-        lr=config.learning_rate,
-        weight_decay=0.0,
-        fused=device.type == "cuda",
-    )
-    if state:
+    run.optimizer = new_optimizer(config, device, run.trainable_parameters(), run.flat_params)
+    if not state:
+        set_steps_of_epochs(run)
+    else:
         try:
             restore_checkpoint(run, state)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -124,13 +127,24 @@ def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[Ste
             metrics = train_step(run, method, next(batches), metrics)
         yield from _note_events(run)
         samples = run.rollout.samples() if run.rollout else []
-        every = run.config.eval_every
-        if run.step == run.config.steps or (every and run.step % every == 0):
+        if _is_evaluation_due(run):
             with run.timer.phase("evaluating"):
                 held_out, held_out_samples = _held_out(run, method)
             metrics, samples = metrics | held_out, samples + held_out_samples
         yield _record(run, metrics, samples)
     yield Event(run.step, EventKind.FINISHED)
+
+
+def _is_evaluation_due(run: TrainState) -> bool:
+    """Whether the last update is evaluated: every `eval_every` updates, at the end, and in a fork also
+    1, 2, 4, … updates after a change, so that held-out curves answer at once.
+
+    Anchor: with eval_every = 10 and a change at update 25 these are 26, 27, 29, 30, 33 and 40.
+    """
+    every = run.config.eval_every
+    since = 0 if run.changed_at is None else run.step - run.changed_at
+    is_answer = 0 < since < every and since.bit_count() == 1
+    return run.step == run.config.steps or is_answer or bool(every and run.step % every == 0)
 
 
 def _record(
@@ -176,27 +190,29 @@ def train_step(
     finite.
     """
     config, step = run.config, run.step + 1
-    warmup = min(1.0, step / config.warmup_steps if config.warmup_steps else 1.0)
+    factor = learning_rate_factor(config, step)
     for group, knob in zip(run.optimizer.param_groups, run.flat_params):
-        group["lr"] = warmup * getattr(config, knob)
+        group["lr"] = factor * getattr(config, knob)
     means = MetricAccumulator()
     total, tokens = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
     run.optimizer.zero_grad(set_to_none=True)
-    for micro_batch in micro_batches:
-        loss, metrics = method.loss(run, micro_batch)
-        if loss.requires_grad:  # Without any advantage there is nothing to learn.
-            loss.backward()
-        total += loss.detach()
-        tokens += micro_batch.tokens.completion_mask.sum()
-        means.add(metrics)
+    with dropout_noise(config, step, run.device):
+        for micro_batch in micro_batches:
+            loss, metrics = method.loss(run, micro_batch)
+            if loss.requires_grad:  # Without any advantage there is nothing to learn.
+                loss.backward()
+            total += loss.detach()
+            tokens += micro_batch.tokens.completion_mask.sum()
+            means.add(metrics)
     if run.rollout is not None:
         means.add(run.rollout.metrics())
-    for vector in chain.from_iterable(run.flat_params.values()):
+    vectors = list(chain.from_iterable(run.flat_params.values()))
+    for vector in vectors:
         vector.gather_gradients()
     _sum_over_ranks(run, [total, tokens], means)
     norms = {
-        name: torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
-        for name, group in zip(("grad_norm", "grad_norm/critic"), run.optimizer.param_groups)
+        name: torch.nn.utils.clip_grad_norm_([v.flat for v in group], config.max_grad_norm)
+        for name, group in zip(("grad_norm", "grad_norm/critic"), run.flat_params.values())
     }
     values = means.read(loss=total, tokens=tokens, **norms)
     if not all(math.isfinite(values[name]) for name in ("loss", *norms)):
@@ -205,10 +221,13 @@ def train_step(
             f"{method_of(config)} stopped at step {step}: {numbers}. The weights are those of step"
             f" {run.step}. Last metrics: {last_metrics or 'none'}. {_remedy_for_overflow(run)}"
         )
+    if config.optimizer in MATRIX_OPTIMIZERS:
+        for vector in vectors:
+            vector.scatter_gradients()
     run.optimizer.step()
     run.step = step
     run.tokens += int(values.pop("tokens"))
-    return values | {"learning_rate": warmup * config.learning_rate}
+    return values | {"learning_rate": factor * config.learning_rate}
 
 
 def _remedy_for_overflow(run: TrainState) -> str:
@@ -225,7 +244,7 @@ def _sum_over_ranks(run: TrainState, scalars: list[torch.Tensor], means: MetricA
     """Sum gradients, `scalars` and metrics over the shares of the batch that other ranks hold."""
     if collectives.world_size() == 1:
         return
-    means.align_keys(METRICS, run.device)
+    means.align_keys([*METRICS, *logged_terms(run.config)], run.device)
     vectors = [vector.flat for vector in chain.from_iterable(run.flat_params.values())]
     gradients = [vector.grad for vector in vectors if vector.grad is not None]
     collectives.all_reduce_sum_([*gradients, *scalars, *means.tensors()])
@@ -264,6 +283,8 @@ def _apply(run: TrainState, command: Command) -> Event:
             )
         before = getattr(run.config, command.knob, None)
         run.config = change_setting(run.config, command.knob, command.value)
+        if run.changed_at is not None:
+            run.changed_at = run.step
     except LabError as error:
         return Event(run.step, EventKind.REJECTED, {"message": str(error)}, command.id)
     return Event(

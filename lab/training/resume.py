@@ -15,6 +15,7 @@ from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage
 from lab.runs.folder import RunFolder
+from lab.runs.import_run import require_own
 from lab.runs.states import EventKind, RunState
 from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.jsonl import remove_partial_files, replace_file
@@ -59,20 +60,26 @@ def save_checkpoint(folder: RunFolder, state: State, started: RunConfig) -> None
     write_with_checksums(folder.path / "checkpoint", {CHECKPOINT_FILE: data.getvalue()})
 
 
+_FROM_CONFIG_FILE = ("steps", "eval_every")
+
+
 def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, State | None]:
     """Return the config with which the run continues and its checkpoint; the caller holds
     `folder.alone()`.
 
-    A resumed run takes the number of updates from config.json, or `steps` if that is given, and all
-    other settings from its checkpoint. Raises `LabError` when the run cannot continue.
+    A resumed run takes the number of updates from config.json, or `steps` if that is given, and from
+    there also the updates between two evaluations, which do not change the training; all other
+    settings come from its checkpoint. Raises `LabError` when the run cannot continue.
     """
+    require_own(folder)
     if reason := damage(folder):
         raise LabError(f"{folder.path} is damaged, so it cannot be trained: {reason}")
     for path in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):
         remove_partial_files(path)
     saved, on_disk = load_checkpoint(folder), folder.config
     total = on_disk.steps if steps is None else steps
-    config = replace(from_dict(saved["config"]) if saved else on_disk, steps=total)
+    settings = from_dict(saved["config"]) if saved else on_disk
+    config = replace(settings, steps=total, eval_every=on_disk.eval_every)
     if saved:
         if total < saved["step"]:
             raise LabError(
@@ -107,7 +114,9 @@ def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> 
     """
     at_start = _knobs_at_start(folder, saved)
     now = to_dict(on_disk)
-    edited = [knob for knob in now if knob != "steps" and now[knob] != at_start.get(knob)]
+    edited = [
+        knob for knob in now if knob not in _FROM_CONFIG_FILE and now[knob] != at_start.get(knob)
+    ]
     if not edited:
         return
     differences = ", ".join(

@@ -2,26 +2,25 @@
 learns from them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from lab.algorithms.advantages import dead_groups
-from lab.config.hooks import REWARD
 from lab.config.run_config import OnlineConfig
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.decode_any_model import base_of
 from lab.engine.sampler import Completions, sample
+from lab.engine.truncation import truncation_of
 from lab.models.context_length import require_positions
 from lab.tasks.base import Problem, Task
 from lab.tasks.prompting import render_prompts
-from lab.tasks.registry import compute_rewards, rule_of
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.heads import ScalarHeadModel
-from lab.training.own_functions import own_reward
+from lab.training.rule_rewards import rule_rewards
 
 if TYPE_CHECKING:
     from lab.training.state import TrainState
@@ -210,16 +209,16 @@ def roll_out(
             step=step,
             device=run.device,
             shard=(collectives.rank(), collectives.world_size()),
+            truncation=truncation_of(config),
             allocator=run.allocator,
         )
     owners = [problem for problem in problems for _ in range(group_size)]
     gold: torch.Tensor | None = None
     reward_metrics: dict[str, float] = {}
+    terms: dict[str, torch.Tensor] | None = None
     with run.timer.phase("scoring"):
         if reward_model is None:
-            reward = rule_of(run.task, rule)
-            rewards = _rule_rewards(run, reward, owners, completions)
-            reward_metrics = getattr(reward, "metrics", {})
+            rewards, reward_metrics, terms = rule_rewards(run, rule, owners, completions)
         else:
             rewards = _model_scores(reward_model, completions)
             gold = _gold(run.task, owners, completions).to(run.device)
@@ -232,31 +231,9 @@ def roll_out(
         group_size=group_size,
         prompts=[problem.prompt for problem in problems],
         texts=completions.texts,
+        extra_metrics=terms,
         reward_metrics=reward_metrics,
     )
-
-
-def _rule_rewards(
-    run: "TrainState[OnlineConfig]",
-    reward: Callable[..., list[float]],
-    owners: list[Problem],
-    completions: Completions,
-) -> torch.Tensor:
-    """The rewards (N,) that a rule of the task, or the run's own reward, gives the completions of
-    `owners`.
-    """
-    if REWARD.name in run.own:
-        own = [own_reward(run, t, p.answer) for p, t in zip(owners, completions.texts, strict=True)]
-        return torch.tensor(own, dtype=torch.float32, device=run.device)
-    rewards = compute_rewards(
-        reward,
-        owners,
-        completions.texts,
-        seed=run.config.seed * 1_000_003 + run.step + 1 + 7_919 * collectives.rank(),
-        ids=completions.completion_ids,
-        step=run.step,
-    )
-    return torch.tensor(rewards, dtype=torch.float32, device=run.device)
 
 
 @torch.no_grad()

@@ -30,7 +30,8 @@ class TrainState(Generic[ConfigT]):
     `trainable_parameters` as the optimizer sees them. `cache` holds what can be computed again, and
     is not part of a checkpoint. `notes` are remarks on data and model that wait to be reported.
     `own` holds functions of the learner that replace the lab's, by the names of the method's hooks.
-    `allocator` provides the memory that sampling keeps.
+    `allocator` provides the memory that sampling keeps. `changed_at` belongs to a fork of a recorded
+    run, which is evaluated more often after a change: the update of its last one; None for other runs.
     """
 
     config: ConfigT
@@ -50,6 +51,7 @@ class TrainState(Generic[ConfigT]):
     notes: list[str] = field(default_factory=list)
     own: OwnFunctions = field(default_factory=dict)
     allocator: Allocator = NO_RECORD
+    changed_at: int | None = None
 
     def trainable_parameters(self) -> dict[str, dict[str, torch.nn.Parameter]]:
         """Return the weights that the optimizer moves, by name, for each setting that is a learning

@@ -23,7 +23,7 @@ def table() -> str:
             commands = "<br>".join(f"`{command}`" for command in claim.commands(records))
             text = measured[key].text.replace("|", "\\|")
             rows.append([claim.sentence, f"**{measured[key].verdict}**", text, commands])
-        heads = ["the article", "verdict", "measurement", "command"]
+        heads = ["claim", "verdict", "measurement", "command"]
         parts.append(f"## {section}\n\n{markdown_table(heads, rows)}")
     return "\n\n".join(parts)
 

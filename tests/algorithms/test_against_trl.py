@@ -8,6 +8,8 @@ the model that returns given log-probabilities. Where the lab differs from TRL, 
   `ipo_token_mean`.
 - TRL logs β·sum as the reward of IPO though its loss compares means; `ipo_token_mean` logs β·mean,
   so that the margin is the one in the loss.
+- `label_smoothing` smooths DPO's own loss (cDPO), as in TRL's losses aot and CPO; TRL 1.16 ignores
+  the setting in its loss sigmoid.
 - A group of equal rewards has advantage exactly 0; in TRL it keeps the rounding of its mean,
   divided by a std that may be 0 + 1e-4.
 - A dead group is dead whatever the scale; TRL with scale_rewards="batch" counts by the std of the
@@ -151,10 +153,11 @@ def reference():
     return sequence_logps(draw(6, 8, seed=2) - 2, MASK)
 
 
-def trl_preference(loss_type, policy, reference, beta, mask=MASK):
+def trl_preference(loss_type, policy, reference, beta, mask=MASK, label_smoothing=0.0):
     """TRL's loss on three pairs, the chosen rows first, and what it logs."""
     stand_in = trainer(
         beta=beta,
+        label_smoothing=label_smoothing,
         loss_types=[loss_type],
         loss_weights=[1.0],
         f_divergence_type="reverse_kl",
@@ -185,6 +188,40 @@ def test_dpo_is_trls_sigmoid_loss_with_its_logged_rewards(policy, reference, bet
     assert len(metrics) == 6
     for name, value in means(metrics).items():
         assert value == pytest.approx(logged[name][0], rel=1e-6, abs=1e-9), name
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.3, 0.5])
+def test_dpo_with_label_smoothing_is_what_trl_computes_for_a_pair(policy, reference, smoothing):
+    """TRL's loss aot smooths so; it sorts the pairs, and one pair is sorted."""
+    settings = {"beta": 0.7, "label_smoothing": smoothing}
+    for i in range(3):
+        rows = torch.tensor([i, i + 3])
+        logps, frozen = sequence_logps(policy[rows], MASK[rows]), reference[rows]
+        losses, _ = dpo_loss(*logps.chunk(2), *frozen.chunk(2), **settings)
+        theirs, _ = trl_preference(
+            "aot", policy[rows], frozen, 0.7, MASK[rows], label_smoothing=smoothing
+        )
+        agree(losses.sum(), theirs, policy)
+
+
+@torch.no_grad()
+def test_trl_ignores_label_smoothing_in_its_sigmoid_loss_and_logs_the_same(policy, reference):
+    inputs = (*sequence_logps(policy, MASK).chunk(2), *reference.chunk(2))
+    plain, smoothed = (dpo_loss(*inputs, beta=0.7, label_smoothing=e) for e in (0.0, 0.3))
+    theirs, _ = trl_preference("sigmoid", policy, reference, 0.7, label_smoothing=0.3)
+    torch.testing.assert_close(batch_mean(plain[0]), theirs, **SAME)
+    assert not torch.allclose(plain[0], smoothed[0])
+    for name, value in plain[1].items():
+        assert torch.equal(value, smoothed[1][name])
+
+
+def test_a_smoothed_loss_is_lowest_at_the_margin_that_the_help_names():
+    zero = torch.zeros(1, dtype=torch.float64)
+    target = (torch.tensor([0.9 / 0.1], dtype=torch.float64).log() / 0.5).requires_grad_()
+    loss, _ = dpo_loss(target, zero, zero, zero, beta=0.5, label_smoothing=0.1)
+    assert gradient(loss.sum(), target).abs().item() < 1e-12
+    # By hand: −0.9·log 0.9 − 0.1·log 0.1.
+    assert loss.item() == pytest.approx(0.325082973391448, rel=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.5, 2.0])

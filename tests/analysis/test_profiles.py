@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from lab.analysis.loss_curves import along_margin, along_ratio, equal_push_margin, two_actions
 from lab.errors import LabError
@@ -52,6 +53,20 @@ def test_with_two_actions_ipo_stops_at_its_target_and_dpo_goes_on_for_every_beta
     assert [walk[0] for walk in ipo + dpo] == [0.0] * 6
     assert [walk[-1] for walk in ipo] == pytest.approx([5.0, 1.0, 0.5], abs=1e-2)
     assert all(walk[2] > walk[1] + 0.3 and walk[2] > 5 for walk in dpo)
+
+
+def test_two_actions_moves_as_adam_of_torch_does():
+    h = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([h], lr=0.2, betas=(0.9, 0.999), eps=1e-12)
+    margins = []
+    for _ in range(40):
+        margins.append(h.item())
+        adam.zero_grad()
+        # (h_w − h_l − 1/(2β))² with log-ratios log σ(±h) − log ½, whose difference is h
+        (h - 1 / (2 * 0.25)).square().backward()
+        adam.step()
+    (walk,) = two_actions("ipo", [0.25], range(40), rate=0.2)
+    assert walk == pytest.approx(margins, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.benchmarks import device_limits, report, run, trl_settings, turns, workload
+from lab.benchmarks import device_limits, report, run, sides, trl_settings, turns, workload
+from lab.benchmarks.plans import Request
 from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
 from lab.config import methods
@@ -31,6 +32,7 @@ FIELDS = {
     "size",
     "side",
     "setting",
+    "checkpointing",
     "error",
     "seconds",
     "low",
@@ -50,7 +52,7 @@ def short(monkeypatch):
     monkeypatch.setattr(workload, "BENCH_PAIRS", 4)
     monkeypatch.setattr(workload, "CHAIN_SAMPLING", {"grpo": (2, 2, 6), "decode": (2, 2, 6)})
     monkeypatch.setattr(
-        run, "SeparateProcess", InProcess
+        sides, "SeparateProcess", InProcess
     )  # The same turns without the seconds that a process takes to start.
     monkeypatch.setattr(run, "device_limits", lambda where: {"flops": 1e10, "bandwidth": 1e10})
 
@@ -102,9 +104,8 @@ def test_both_sides_train_on_the_same_tokens_and_the_json_holds_every_number(tmp
         ] == pytest.approx(row["tokens"] / row["seconds"])
         assert row["share"] == pytest.approx(row["limit"] / row["seconds"])
     for own, default, best in report.rows_with_peer(table):
-        assert default["setting"] == "default" and report.speed_ratio(
-            own, best
-        ) <= report.speed_ratio(own, default)
+        assert default["setting"] == "default" and not best["checkpointing"]
+        assert own["setting"] == "" and not own["checkpointing"]
     assert report.benchmark_table(table) in capsys.readouterr().out
     assert (
         table["command"].endswith("--peer trl --out bench.json") and table["peer"] == "trl 1.16.0"
@@ -120,14 +121,14 @@ def test_a_setting_that_fails_is_a_row_with_its_error_and_the_others_go_on(monke
             "reference precomputed": trl_settings.REFERENCE_PRECOMPUTED,
         },
     )
-    table = run.run_benchmark(["dpo"], ["embedded"], "trl", 1, "cpu")
+    table = run.run_benchmark(Request(("dpo",), peer="trl"), 1, "cpu")
     own, failed, good, _ = table["rows"]
     assert failed["error"].startswith("TypeError") and good["seconds"] > 0 and own["seconds"] > 0
     assert f"dpo, TRL with default: {failed['error']}" in report.benchmark_table(table)
 
 
 def test_each_side_has_a_process_of_its_own(monkeypatch):
-    monkeypatch.setattr(run, "SeparateProcess", SeparateProcess)
+    monkeypatch.setattr(sides, "SeparateProcess", SeparateProcess)
     monkeypatch.setattr(
         trl_settings,
         "settings_of",
@@ -135,7 +136,7 @@ def test_each_side_has_a_process_of_its_own(monkeypatch):
     )
     # Processes are spawned, so that this holds for the process of the test alone.
     monkeypatch.setattr(InProcess, "take", lambda *_: pytest.fail("A turn was taken here."))
-    own, theirs = run.run_benchmark(["dpo"], ["embedded"], "trl", 1, "cpu")["rows"]
+    own, theirs = run.run_benchmark(Request(("dpo",), peer="trl"), 1, "cpu")["rows"]
     assert (
         own["seconds"] > 0
         and own["tokens"] == theirs["tokens"]
@@ -255,7 +256,7 @@ def test_the_best_of_the_other_side_is_the_one_with_most_tokens_a_second():
     }
     assert report.benchmark_table(table).splitlines()[2:] == [
         (
-            "| 1m | GRPO | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to"
+            "| 1m | GRPO | off | 1.000 s (1.000 to 1.000) | 2.000 s (2.000 to 2.000) | 3.000 s (3.000 to"
             " 3.000), other | 3.0 × | 1.00 / 1.00 GiB | 100 | 10.0 % |"
         ),
         "",

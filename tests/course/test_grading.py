@@ -282,10 +282,12 @@ def test_the_tables_have_a_row_for_each_learner_and_each_exercise(graded, tmp_pa
     assert hashed and all(len(row["code"]) == 12 and float(row["seconds"]) >= 0 for row in hashed)
     paths = write_grades(graded, tmp_path / "out")
     assert len(paths) == 3 + 8 and all(path.is_file() for path in paths)
-    table = list(
-        csv.reader(io.StringIO((tmp_path / "out" / "nbgrader.csv").read_text("utf-8-sig")))
-    )
-    assert table[0] == NBGRADER_COLUMNS
+    table = list(csv.reader(io.StringIO((tmp_path / "out" / "nbgrader.csv").read_text("utf-8"))))
+    assert (
+        table[0] == NBGRADER_COLUMNS
+    )  # Without a byte order mark, which nbgrader does not expect.
+    for name in ("grades.csv", "exercises.csv"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\xef\xbb\xbflearner,")
     dpo = next(row for row in table if row[0] == "03" and row[3] == "learner01")
     assert dpo[7:] == ["1.00", "0.00", "1.00", "4.00"]
 

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.browser import SECONDS, wait_for
+from support.browser import SECONDS, go_to, wait_for
 
 from lab.runs.folder import RunFolder
 
@@ -85,3 +85,84 @@ def test_on_a_phone_everything_stands_in_the_window_and_nothing_moves_for_who_wa
         assert marks.count() == 8
     finally:
         context.close()
+
+
+DASHES = "getComputedStyle(document.querySelector('.lab-recorded')).strokeDasharray"
+
+
+def press_mark(page):
+    """Press the last mark, hold it until the run's next update has drawn the curves anew, and release
+    it there.
+    """
+    box = page.locator("[data-panel=reward] .lab-handle").last.bounding_box(timeout=3 * SECONDS)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    pressed = page.locator("[data-panel=reward] .lab-run").element_handle(timeout=3 * SECONDS)
+    page.mouse.down()
+    page.wait_for_function("(line) => !line.isConnected", arg=pressed, timeout=3 * SECONDS)
+    page.mouse.up()
+
+
+@pytest.mark.timeout(600)
+def test_a_live_change_has_a_twin_whose_gap_is_shaded_and_named_and_a_click_on_its_mark_undoes_it(
+    page, server
+):
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.goto(f"{server.url}/?play=dpo")
+    page.wait_for_function(f"({POINTS})() > 15", timeout=3 * SECONDS)
+    page.get_by_role("button", name="Pause the recorded run").click()
+    slider = page.get_by_role("slider", name=re.compile("^β"))
+    slider.fill("9")  # one move: an index of the values around 0.1, below that of 0.1
+    page.locator(".lab-play[data-mode=live]").wait_for(timeout=3 * SECONDS)
+    mark = page.locator("[data-panel=reward] .lab-mark-text")
+    mark.filter(has_text=re.compile(r"β 0\.1 → 0\.0\d+ did this")).wait_for(timeout=3 * SECONDS)
+    assert page.locator("[data-panel=reward] .lab-gap").count() == 1
+
+    folder = RunFolder(server.runs / "play-dpo-1")
+    slider.fill("5")
+    start = folder.config.steps - 300
+    (change,) = wait_for(
+        lambda: [
+            row for row in folder.read()[0] if row.get("kind") == "changed" and row["step"] > start
+        ],
+        180,
+    )
+    step, detail = change["step"], change["detail"]
+    page.get_by_text("Dashed: the twin, which goes on without the change.").wait_for(
+        timeout=5 * SECONDS
+    )
+    twin = RunFolder(server.runs / f"play-dpo-1-before-{step}")
+    assert max(row["step"] for row in twin.history() if row["type"] == "step") > step
+    assert [row["step"] for row in twin.history() if row.get("kind") == "changed"] == [start]
+    mark.filter(has_text=f"β {detail['from']:g} → {detail['to']:g} did this").wait_for(
+        timeout=SECONDS
+    )
+    page.wait_for_function(
+        "document.querySelectorAll('.lab-recorded').length === 4 && document.querySelectorAll("
+        "'[data-panel=reward] .lab-gap').length === 1",
+        timeout=SECONDS,
+    )
+    assert page.evaluate(DASHES) != "none"
+
+    press_mark(page)
+    page.wait_for_url(f"**live=play-dpo-1-before-{step}*", timeout=3 * SECONDS)
+    wait_for(lambda: folder.state in ("stopped", "finished"), 180)
+    mark.filter(has_text=re.compile(r"β 0\.1 → 0\.0\d+")).wait_for(timeout=3 * SECONDS)
+    page.get_by_role("button", name="Undo").click(timeout=3 * SECONDS)
+    page.locator(".lab-play[data-mode=recorded]").wait_for(timeout=3 * SECONDS)
+    wait_for(lambda: twin.state in ("stopped", "finished"), 180)
+
+
+@pytest.mark.timeout(280)
+def test_a_page_that_is_left_while_it_plays_raises_no_error_in_the_browser(page, server):
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{server.url}/")
+    for _ in range(4):
+        page.wait_for_function(f"({POINTS})() > 0", timeout=SECONDS)
+        go_to(page, "Story")
+        page.locator(".lab-play").wait_for(state="detached", timeout=SECONDS)
+        page.locator(".lab-chapter").first.wait_for(timeout=SECONDS)
+        go_to(page, "Play")
+        page.locator(".lab-chapter").first.wait_for(state="detached", timeout=SECONDS)
+    page.wait_for_function(f"({POINTS})() > 0", timeout=SECONDS)
+    assert errors == []

@@ -484,10 +484,12 @@ def test_a_stopped_run_is_continued_on_the_page_as_the_same_run(launched, root):
     (folder.path / "checkpoint" / "state.pt").write_bytes(b"weights")
     app = open_page(run="a")
     assert app.button(key="a.resume").label == "Continue from step 4"
+    app.session_state["answers"] = {"a": Event(4, "stopped").row()}
     healthy(app.button(key="a.resume").click().run())
     assert launched == [("grpo", {"steps": 4})] and folder.state == "running"
     assert [path.name for path in root.iterdir() if not path.name.startswith(".")] == ["a"]
     assert app.button(key="a.stop") and ":gray-badge[live] training" in texts(app)
+    assert "The run answered" not in texts(app)
 
 
 def test_a_value_is_sent_once_and_only_if_it_is_not_the_one_that_the_run_uses_or_will_use(root):
@@ -610,6 +612,10 @@ def test_a_completion_is_cut_into_the_tokens_of_the_model_and_its_answer_stands_
     assert answer_cell(row | {"gold": 1.0}, True)["note"] == ""
     assert answer_cell({"completion": "so 96", "gold": None}, False)["right"] is None
     assert completion_cell("so 96", False)["tokens"] == []
+    unfinished = row | {"completion": "<think>7+5=12;12*8=9"}
+    assert answer_cell(unfinished, True) == {"text": "no answer", "right": False, "note": "28"}
+    assert answer_cell({"completion": "5</think>28", "gold": 1.0}, True)["text"] == "28"
+    assert answer_cell({"completion": "<think>5</think>", "gold": 0.0}, True)["text"] == "no answer"
 
 
 def test_the_table_of_a_run_is_thinned_but_keeps_its_end(root):

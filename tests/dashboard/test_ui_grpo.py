@@ -3,9 +3,11 @@
 import json
 from functools import partial
 
+import pandas as pd
 import pytest
 from support.elements import healthy, opened, sent, texts
 
+from lab.analysis.recorded_results import load_result
 from lab.config.methods import make_config
 from lab.dashboard.pages.grpo.group_source import (
     ARTICLE_SOURCE,
@@ -38,7 +40,22 @@ open_page = partial(opened, "grpo", **{"from": "the base"})
 
 
 def table(app):
-    return app.dataframe[0].value
+    """The table of the group with the numbers that it shows, advantages with two decimals."""
+    (shown,) = (
+        json.loads(e.proto.json)[0]
+        for e in app.get("bidi_component")
+        if e.proto.component_name == "lab_sample_table"
+    )
+    columns = dict(zip(shown["columns"], zip(*shown["rows"])))
+    return pd.DataFrame(
+        {
+            name: [
+                cell["text"] if name == "completion" else float(cell["text"].replace("−", "-"))
+                for cell in cells
+            ]
+            for name, cells in columns.items()
+        }
+    )
 
 
 def test_every_size_of_the_group_is_drawn_and_said_before_anything_moves():
@@ -58,9 +75,9 @@ def test_the_numbers_of_a_group_are_those_of_its_completions():
         ((right * (1 - right / 16) ** 2 + (16 - right) * (right / 16) ** 2) / 15) ** 0.5,
     )
     assert 0 < right < 16 and list(frame["reward r"]) == sorted(frame["reward r"], reverse=True)
-    assert frame["advantage A"][0] == pytest.approx((1 - mean) / std, abs=1e-3) and sum(
-        frame["advantage A"]
-    ) == pytest.approx(0, abs=1e-9)
+    # Two decimals are shown: each is off by at most 0.005, and the sum of 16 by at most 0.08.
+    assert frame["advantage A"][0] == pytest.approx((1 - mean) / std, abs=0.005)
+    assert sum(frame["advantage A"]) == pytest.approx(0, abs=0.08)
     assert f"mean {mean:.3f}, std {std:.3f}" in sent(app, "group")["says"]
     assert rf"\frac{{1-{mean:.3f}}}{{{std:.3f}}}" in app.latex[1].value
 
@@ -133,7 +150,8 @@ def test_every_rule_scores_the_same_completions(rule):
     assert app.selectbox(key="rule").value == rule
     frame = table(app)
     if rule == "length":
-        assert frame["reward r"][0] == pytest.approx(min(len(frame["completion"][0]) / 64, 1))
+        reward = min(len(frame["completion"][0]) / 64, 1)  # shown with four digits
+        assert frame["reward r"][0] == pytest.approx(reward, abs=5e-5)
     if rule == "constant":
         assert (
             "This group is dead" in sent(app, "group")["says"]
@@ -180,6 +198,21 @@ def test_every_section_draws_its_figure_with_its_table_and_source(section):
     drawn = sent(app, SECTIONS[section])
     assert drawn["alt"] and drawn["figure"]["data"]
     assert "`python -m lab experiment" in texts(app) or "`lab." in texts(app)
+
+
+def test_clipping_ends_with_random_rewards_as_they_were_recorded():
+    app = open_page(more="Clipping")
+    drawn = sent(app, "random-rewards")
+    recorded = {row["arm"]: row for row in load_result("random_rewards")["rows"]}
+    (points,) = (
+        trace
+        for trace in drawn["figure"]["data"]
+        if trace["name"] == "random reward" and trace["xaxis"] == "x"
+    )
+    assert list(points["y"]) == pytest.approx(
+        [recorded[f"random.{way}"]["gold/accuracy"]["mean"] for way in ("once", "clip", "free")]
+    )
+    assert "`python -m lab experiment random_rewards --seeds" in texts(app)
 
 
 def test_sections_can_be_put_away():

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.elements import healthy, opened, texts
 
+from lab.analysis import recorded_results
 from lab.dashboard.pages.taste.label_set import Choices
 from lab.dashboard.pages.taste.labelling import MARGINS_FILE, asked_next, element_data, label
 from lab.dashboard.pages.taste.sharing import compared
@@ -175,6 +176,53 @@ def test_a_file_of_another_person_is_compared_and_a_file_that_is_none_is_refused
     for broken in (b"", b"{", b'{"prompt": "1+1="}\n', b"\xff\xfe"):
         with pytest.raises(LabError, match="ada.jsonl"):
             compared(ada.labels, broken, "ada.jsonl")
+
+
+def recorded_table():
+    """A table of the experiment on the number of labels, with numbers that were made up."""
+    means = {"mean": [0.6, 0.75, 0.85], "half": [0.05, 0.04, 0.03]}
+    needed = {"mean": 100, "least": 100, "most": 100}
+    return {
+        "command": "python -m lab experiment taste",
+        "device": "a CPU",
+        "torch": "2.13.0",
+        "seeds": 2,
+        "plan": {
+            "counts": [25, 50, 100],
+            "noises": [0.0, 0.3],
+            "method": "ipo",
+            "choice": "Settings were chosen by gold accuracy.",
+        },
+        "goal": 0.8,
+        "goal_labels": 50,
+        "base": {"mean": 0.44, "half": 0.01},
+        "rows": [
+            {"pick": pick, "noise": noise, "labels": [25, 50, 100], "gold": means}
+            | {"agreement": means, "needed/gold": needed, "needed/agreement": needed}
+            for noise in (0.0, 0.3)
+            for pick in ("random", "uncertain")
+        ],
+        "comparisons": [
+            {"measure": measure, "noise": noise, "labels": count, "mean": 0.0, "half": 0.1}
+            | {"word": "not told apart"}
+            for measure in ("gold", "agreement")
+            for noise in (0.0, 0.3)
+            for count in (50, 100)
+        ],
+    }
+
+
+def test_the_recorded_experiment_stands_with_the_labels_needed_and_how_it_was_chosen(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "taste.json").write_text(json.dumps(recorded_table()), "utf-8")
+    monkeypatch.setattr(recorded_results, "RESULTS_FOLDER", tmp_path / "results")
+    app = opened("taste")
+    said = texts(app, "markdown", "caption")
+    assert "Labels needed for 0.80: random 100, chosen 100. With 50 chosen labels" in said
+    assert "gold accuracy is 0.75 ± 0.04, so the goal is not met on average" in said
+    assert "IPO trains from the base" in said and "Settings were chosen by gold accuracy." in said
 
 
 def test_the_name_of_a_set_cannot_leave_the_folder(root):

@@ -14,6 +14,7 @@ from lab.runs.control import Control
 from lab.runs.folder import RunFolder
 from lab.runs.fork import (
     RECORDINGS_FOLDER,
+    UPDATES_BETWEEN_EVALUATIONS,
     Origin,
     fork,
     fork_points,
@@ -103,6 +104,27 @@ def test_a_twin_is_the_run_up_to_a_change_and_goes_on_without_it(recording, tmp_
     }
 
 
+def test_a_fork_is_evaluated_soon_after_a_change_then_rarely_and_as_often_when_it_is_resumed(
+    recording, tmp_path
+):
+    method, _, recorded = recording
+    change = {"knob": "learning_rate", "from": 0.0005, "to": 0.001}
+    evaluated = []
+    for name, stop_at in (("whole", None), ("resumed", 7)):
+        run = fork(recorded, 2, {}, tmp_path / name, 9)
+        append_rows(run.path / "metrics.jsonl", [Event(5, "changed", change, "later").row()])
+        if stop_at:
+            drive(run, until=lambda state, stop_at=stop_at: state.step == stop_at)
+        drive(run)
+        rows = metrics(run.history())
+        assert list(rows) == [*range(12)]
+        evaluated.append([step for step, row in rows.items() if "gold/kl" in row])
+    # Updates 1 and 2 after the fork; 1, 2 and 4 after the change; 10 by the rhythm; the last one.
+    last = 10 in evaluated[0]
+    assert last == (UPDATES_BETWEEN_EVALUATIONS[method] == 10)
+    assert evaluated[0] == evaluated[1] == [0, 1, 2, 3, 4, 6, 7, 9, *[10] * last, 11]
+
+
 def test_a_run_that_is_no_fork_has_no_twin(recording, tmp_path):
     _, whole, recorded = recording
     assert origin_of(whole.path) is None
@@ -114,10 +136,9 @@ def test_a_run_that_is_no_fork_has_no_twin(recording, tmp_path):
 def test_a_fork_of_the_first_update_is_a_new_run_with_the_setting(recording, tmp_path):
     method, _, recorded = recording
     run = fork(recorded, 0, CHANGES[method], tmp_path / "run", 3)
+    own = {"steps": 3, "device": "cpu", "eval_every": UPDATES_BETWEEN_EVALUATIONS[method]}
     assert to_dict(run.config) == to_dict(
-        make_config(
-            method, SMALL[method] | SHARED | CHANGES[method] | {"steps": 3, "device": "cpu"}
-        )
+        make_config(method, SMALL[method] | SHARED | CHANGES[method] | own)
     )
     assert run.history() == [] and not (run.path / "checkpoint").exists()
 

@@ -69,6 +69,55 @@ def test_the_callback_sees_every_update_and_stops_the_run():
     assert (run.path / "adapter" / "adapter_model.safetensors").is_file()
 
 
+def test_of_several_callbacks_each_is_called_and_one_is_enough_to_stop():
+    seen, events = [], []
+    run = lab.train(
+        "dpo",
+        steps=50,
+        eval_prompts=8,
+        callback=[seen.append, lambda record: record.step == 1, seen.append],
+        on_event=lambda event: events.append((event.step, event.kind)),
+    )
+    assert [record.step for record in seen] == [0, 0, 1, 1] and run.state == "stopped"
+    assert events == [(0, "started"), (1, "stopped")]
+
+
+def test_a_loop_makes_an_update_for_each_record_and_gives_the_numbers_of_train():
+    whole = lab.train("ipo", steps=4, eval_prompts=8, eval_every=2)
+    training, seen = lab.Training("ipo", steps=4, eval_prompts=8, eval_every=2), []
+    for record in training:
+        seen.append(record)
+        assert training.run.state == "running"
+        if record.step == 2:
+            break
+    assert training.run.state == "stopped" and [record.step for record in seen] == [0, 1, 2]
+    assert (training.run.path / "adapter" / "adapter_model.safetensors").is_file()
+    seen += list(training)
+    assert [record.step for record in seen] == [0, 1, 2, 3, 4]
+    assert training.run.state == "finished"
+    steps = [row for row in whole.history() if row["type"] == "step"]
+    assert [record.metrics for record in seen] == [row["metrics"] for row in steps]
+
+
+def test_an_error_in_the_loop_stops_the_run_and_loses_nothing():
+    training = lab.Training("dpo", steps=9, eval_prompts=8)
+    with pytest.raises(ZeroDivisionError):
+        for record in training:
+            1 / (1 - record.step)
+    assert training.run.state == "stopped" and training.run.status()["step"] == 1
+
+
+def test_the_trained_policy_writes_what_the_lab_writes_with_it():
+    run = lab.train("dpo", steps=3, eval_prompts=8, learning_rate=5e-3)
+    model, tokenizer = lab.trained_policy(run, "cpu")
+    prompt = tokenizer("3+4*2=", return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(**prompt, max_new_tokens=24, do_sample=False)[0]
+    text = tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    answer = lab.PolicyWithReference.of(run, "cpu").answer("3+4*2=", temperature=0, max_tokens=24)
+    assert text == answer["policy"]["text"] != ""
+
+
 def test_an_error_of_the_callback_reaches_the_caller_and_the_record(tmp_path):
     def fails(record):
         raise RuntimeError("no disk for my plot")

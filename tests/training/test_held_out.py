@@ -170,6 +170,53 @@ def test_of_few_rows_one_is_held_out_where_enough_are_left_and_never_more_prompt
     assert (f"{held} of {count} rows" if held else "too few prompts to hold any out") in log(folder)
 
 
+NEAR = ["What is {}*4?", "what is  {}*4", "What is {}*4 ?", "“WHAT” is {}*4…"]
+"""Ways to write the same prompt."""
+
+
+@pytest.mark.parametrize("shape", ["pairs", "talks"])
+def test_with_a_share_all_ways_to_write_a_prompt_stay_on_one_side(tmp_path, model, shape):
+    path = tmp_path / "mine.jsonl"
+    prompts = [way.format(i) for i in range(40) for way in NEAR]
+    rows = [
+        SHAPES[shape](i)
+        | {"prompt": prompt if shape == "pairs" else [{"role": "user", "content": prompt}]}
+        for i, prompt in enumerate(prompts)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+    def numbers(rows):
+        found = [row.prompt if shape == "pairs" else row.prompt[0]["content"] for row in rows]
+        return [int("".join(filter(str.isdigit, text.partition("*")[0]))) for text in found]
+
+    config = {"model": model, "data": str(path), "device": "cpu"}
+    train, held = map(numbers, rows_of(prepare(make_config("dpo", config | {"eval_share": 0.05}))))
+    assert set(train).isdisjoint(held) and len(set(held)) == 2 and len(held) == 8
+    exact = [set(numbers(rows)) for rows in rows_of(prepare(make_config("dpo", config)))]
+    assert exact[0] & exact[1], "without eval_share prompts are compared exactly, as before"
+
+
+def test_a_share_that_leaves_nothing_or_has_nothing_to_share_is_an_error(model, data):
+    config = {"model": model, "data": data(count=1), "device": "cpu", "eval_share": 0.1}
+    with pytest.raises(LabError, match="has 1 different prompts, and both sides need 1"):
+        rows_of(prepare(make_config("dpo", config)))
+    for wrong in ({"eval_share": 0.1}, config | {"task": "chain"}):
+        with pytest.raises(LabError, match="eval_share is 0.1, but is for your own data"):
+            make_config("dpo", wrong)
+
+
+def test_the_kl_on_held_out_prompts_is_0_before_the_first_update_and_grows(tmp_path, model, data):
+    folder = create(tmp_path / "run", make_config("dpo", QUICK | {"model": model, "data": data()}))
+    run = drive(folder)
+    found = [row["metrics"].get("eval/kl") for row in steps(folder)]
+    assert found[0] == pytest.approx(0.0, abs=1e-6) and found[1] is None and found[4] > 1e-4
+    held = evaluate_run(folder, prompts=8, samples=1, seed=0, device="cpu")
+    assert found[4] == pytest.approx(
+        held["kl"], rel=1e-3
+    )  # The adapter is stored and loaded again.
+    assert run.step == 4
+
+
 def test_where_the_held_out_rows_alone_fit_nothing_is_left_to_train_on(tmp_path, model):
     path, long = tmp_path / "mine.jsonl", "p" * 60
     short = next(

@@ -332,3 +332,8 @@ def test_a_reduction_refuses_a_batch_in_pieces(tmp_path):
     folder = folder_of(tmp_path, "grpo", **GROUPS, micro_batches=2)
     message, _ = failed_with(folder, {"reduction": lab_reduction})
     assert "8 of 16 completions. Use micro_batches 1" in message
+
+
+def test_label_smoothing_beside_a_loss_of_ones_own_is_refused():
+    with pytest.raises(LabError, match="label_smoothing is 0.1, but a loss of your own"):
+        records("dpo", {"loss": lab_dpo}, label_smoothing=0.1)

@@ -1,12 +1,12 @@
-"""All claims of the article, in its order."""
+"""All claims: those of the article in its order, then those of papers."""
 
-from lab.analysis.claims import chart, dpo, grpo, rlhf, selection, summary, variants
+from lab.analysis.claims import chart, dpo, grpo, papers, rlhf, selection, summary, variants
 from lab.analysis.claims.claim import Claim
 from lab.errors import unknown
 
 CLAIMS: dict[str, Claim] = {
     claim.key: claim
-    for part in (rlhf, dpo, variants, grpo, selection, chart, summary)
+    for part in (rlhf, dpo, variants, grpo, selection, chart, summary, papers)
     for claim in part.CLAIMS
 }
 """Every claim by its key."""

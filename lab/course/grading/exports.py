@@ -16,6 +16,11 @@ NBGRADER_COLUMNS = [
     "raw_score", "late_submission_penalty", "score", "max_score",
 ]  # fmt: skip
 
+FOR_EXCEL = ("grades.csv", "exercises.csv")
+"""Tables that begin with a byte order mark, without which Excel misreads letters such as ë. A program that
+reads nbgrader.csv would take the mark for a part of the first column's name.
+"""
+
 
 def gradescope_results(rows: Sequence[Grade]) -> str:
     """Return the results.json of one learner. What an instructor should look at is in `extra_data`,
@@ -72,8 +77,7 @@ def write_grades(grades: Grades, out: Path) -> list[Path]:
         path = out / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            encoding = "utf-8-sig" if path.suffix == ".csv" else "utf-8"  # Excel needs the mark.
-            path.write_text(text, encoding)
+            path.write_text(text, "utf-8-sig" if path.name in FOR_EXCEL else "utf-8")
         except OSError as error:
             raise LabError(
                 f"{path} cannot be written: {error.strerror}. Name another folder with --out."

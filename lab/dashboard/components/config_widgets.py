@@ -15,7 +15,9 @@ DECADES = 1.5  # of a slider on either side of its default
 FINE_STEPS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 BETA_OF_PAPER = 0.04  # of GRPO, whose default is 0: the middle of a range without a default above 0
 NO_CHOICE_LABEL = "none"  # an optional knob that is left out
-EMPTY_CHOICE_LABEL = "from the data"  # the task chain, or held-out rows of the user's data
+EMPTY_CHOICE_LABELS = {
+    "task": "from the data"
+}  # the task chain, or held-out rows of the user's data
 KNOB_LABELS = {
     "beta": "β",
     "group_size": "group size G",
@@ -189,7 +191,9 @@ def knob_widget(
             choices,
             choices.index(default),
             format_func=lambda choice: (
-                NO_CHOICE_LABEL if choice is None else choice or EMPTY_CHOICE_LABEL
+                NO_CHOICE_LABEL
+                if choice is None
+                else choice or EMPTY_CHOICE_LABELS.get(field.name, NO_CHOICE_LABEL)
             ),
             **shared,
         )

@@ -6,8 +6,6 @@ const STEP = 46;  // pixels for an advantage of 1, where no card has one that ne
 const PAUSE = { bars: 900, fan: 350, token: 45, judge: 500, mean: 550, film: 420 };  // milliseconds
 const TYPING = 200;  // milliseconds of rest after which the typed prompt is checked
 
-const signed = (value) => (value ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` : "0");
-const plain = (value) => String(Number(value.toFixed(4)));  // rewards and their mean, none below 0
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function percent(logp) {
@@ -118,7 +116,7 @@ function cards(state, group) {  // the lanes of a group, without its advantages
   for (let first = 0; first < rows.length; first += LANE) {
     const lane = element(state.stage, "div", "lab-lane", "");
     const line = element(lane, "div", "lab-mean", "");
-    element(line, "span", "", `mean ${plain(group.mean)}`);
+    element(line, "span", "", `mean ${numberText(group.mean)}`);
     const list = element(lane, "ol", "", "");
     list.setAttribute("aria-label", `Completions of ${state.data.question.prompt}`);
     list.style.setProperty("--count", String(Math.min(LANE, rows.length)));
@@ -135,15 +133,15 @@ function card(state, list, row, at, count) {
   const text = element(box, "code", "", "");
   const stamp = element(box, "b", "lab-stamp", row.right ? "✓ right" : "✗ wrong");
   const numbers = element(box, "span", "lab-numbers", "");
-  element(numbers, "span", "lab-r", `r ${plain(row.reward)}`);
-  element(numbers, "span", "lab-a", `A ${signed(row.advantage)}`);
+  element(numbers, "span", "lab-r", `r ${numberText(row.reward)}`);
+  element(numbers, "span", "lab-a", `A ${signedNumber(row.advantage)}`);
   const chance = element(box, "span", "lab-chance", "");
   element(chance, "span", "lab-share", percent(row.logp));
   const bars = element(chance, "span", "lab-bars", "");
   element(bars, "i", "lab-now", "").style.width = `${100 * Math.exp(row.logp)}%`;
   element(bars, "i", "lab-before", "").style.width = `${100 * Math.exp(row.reference_logp)}%`;
-  box.setAttribute("aria-label", `Completion ${at + 1}: ${row.text}, ${row.right ? "right" : "wrong"}, reward ${plain(row.reward)}, `
-    + `advantage ${signed(row.advantage)}, probability ${percent(row.logp)}, before training ${percent(row.reference_logp)}`);
+  box.setAttribute("aria-label", `Completion ${at + 1}: ${row.text}, ${row.right ? "right" : "wrong"}, reward ${numberText(row.reward)}, `
+    + `advantage ${signedNumber(row.advantage)}, probability ${percent(row.logp)}, before training ${percent(row.reference_logp)}`);
   for (const event of ["onpointerenter", "onfocus", "onclick"]) box[event] = () => pick(state, at);
   return { box, text, row, stamp };
 }
@@ -174,12 +172,12 @@ function pick(state, at) {  // the formula takes the numbers of one card, and bo
   fraction([over], ["std"]);
   formula.append("=");
   if (group.std) {
-    fraction([number("r", plain(row.reward)), " − ", number("mean", plain(group.mean))], [number("std", group.std.toFixed(3))]);
+    fraction([number("r", numberText(row.reward)), " − ", number("mean", numberText(group.mean))], [number("std", group.std.toFixed(3))]);
     formula.append("=");
   }
-  formula.append(number("a", group.std ? signed(row.advantage) : "0 (all rewards are equal)"));
+  formula.append(number("a", group.std ? signedNumber(row.advantage) : "0 (all rewards are equal)"));
   if (state.data.question.reward === "graded") {
-    const parts = Object.entries(state.data.weights).map(([name, weight]) => `${weight} · ${name} ${plain(row.parts[name])}`);
+    const parts = Object.entries(state.data.weights).map(([name, weight]) => `${weight} · ${name} ${numberText(row.parts[name])}`);
     element(formula, "span", "lab-parts", `r = ${parts.join(" + ")}`);
   }
 }

@@ -19,6 +19,18 @@ function element(parent, tag, name, text) {
   return made;
 }
 
+// Both write numbers as lab/config/number_text.py does.
+function numberText(value) {
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  const [digits, power] = value.toExponential(3).split("e").map(Number);
+  return power < -4 || power > 3 ? `${digits}e${power}` : String(Number(value.toPrecision(4)));
+}
+
+function signedNumber(value) {
+  const text = Math.abs(value).toFixed(2);
+  return Number(text) ? `${value < 0 ? "−" : "+"}${text}` : "0";
+}
+
 function isDark(node) {
   const probe = element(node, "span", "");
   probe.style.color = "var(--st-background-color)";
@@ -29,13 +41,14 @@ function isDark(node) {
 
 function watch(root, parent, redraw) {  // calls `redraw` when the width or the theme changes; returns what ends it
   let width;
+  const whileThere = () => { if (root.isConnected) redraw(); };  // an element that leaves the page is reported too, with no width
   const resize = new ResizeObserver(() => {  // the height changes with every figure that is drawn
     if (root.clientWidth === width) return;
     width = root.clientWidth;
-    redraw();
+    whileThere();
   });
   resize.observe(root);
-  const theme = new MutationObserver(redraw);  // the page's theme is a set of variables on an ancestor
+  const theme = new MutationObserver(whileThere);  // the page's theme is a set of variables on an ancestor
   for (let node = parent; node && node !== document.body; node = node.parentElement) {
     theme.observe(node, { attributes: true, attributeFilter: ["style", "class"] });
   }

@@ -4,7 +4,6 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 230, LEFT = 44, RIGHT = 12, TOP = 10, BOTTOM = 36;  // pixels
 const REPORT = 200;  // milliseconds of rest after which the address follows
 
-const signed = (value, digits = 2) => { const text = Math.abs(value).toFixed(digits); return Number(text) ? `${value < 0 ? "−" : "+"}${text}` : text; };
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 
 function svg(parent, tag, attributes, text) {
@@ -50,11 +49,11 @@ function move(state, at) {
   for (const side of ["chosen", "rejected"]) {
     const ratios = data.pairs[pair][side].ratios[state.at];
     sums[side] = total(ratios);
-    state.sides[side].sum.textContent = `${signed(sums[side])} nats`;
+    state.sides[side].sum.textContent = `${signedNumber(sums[side])} nats`;
     state.sides[side].spans.forEach((span, i) => colour(span, ratios[i], data.limit));
   }
-  const minus = sums.rejected < 0 ? `${signed(sums.chosen)} − (${signed(sums.rejected)})` : `${signed(sums.chosen)} − ${sums.rejected.toFixed(2)}`;
-  state.says.textContent = `After ${steps[state.at]} updates: h = ${minus} = ${signed(h)} nats. At β = ${beta} the loss is ${loss.toFixed(3)} and the push ${push.toPrecision(2)} per nat.`
+  const minus = sums.rejected < 0 ? `${signedNumber(sums.chosen)} − (${signedNumber(sums.rejected)})` : `${signedNumber(sums.chosen)} − ${sums.rejected.toFixed(2)}`;
+  state.says.textContent = `After ${steps[state.at]} updates: h = ${minus} = ${signedNumber(h)} nats. At β = ${beta} the loss is ${loss.toFixed(3)} and the push ${push.toPrecision(2)} per nat.`
     + (sums.chosen < -0.05 && h > 0.05 ? " The chosen text itself has become less likely; the rejected one fell further." : "");
   name(state);
 }
@@ -69,7 +68,7 @@ function name(state) {  // the numbers of the token under the pointer or the arr
   const { side, index } = state.token, { tokens, ratios } = state.data.pairs[state.pair][side];
   state.token.index = Math.max(0, Math.min(tokens.length - 1, index));
   for (const one of ["chosen", "rejected"]) state.sides[one].spans.forEach((span, i) => span.classList.toggle("lab-picked", one === side && i === state.token.index));
-  state.one.textContent = `${side}, token ${state.token.index + 1} “${tokens[state.token.index]}”: log π − log π_ref = ${signed(ratios[state.at][state.token.index])} nats`;
+  state.one.textContent = `${side}, token ${state.token.index + 1} “${tokens[state.token.index]}”: log π − log π_ref = ${signedNumber(ratios[state.at][state.token.index])} nats`;
 }
 
 function texts(state) {

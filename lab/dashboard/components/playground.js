@@ -9,11 +9,6 @@ const LIMITS = "One seed of a small model on one task: a run shows what a settin
 const SHOWS = "This server only shows, so a slider cannot fork it. On your own computer it can.";
 const SVG = "http://www.w3.org/2000/svg";
 
-function numberText(value) {
-  const text = String(Number(value.toPrecision(4)));
-  return value && Math.abs(value) < 1e-4 ? value.toExponential().replace("+", "") : text;
-}
-
 function svg(parent, tag, attributes, text) {
   const made = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

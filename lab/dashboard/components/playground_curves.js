@@ -1,5 +1,7 @@
 // The four curves and the eight completions of the playground.
 const EDGE = { left: 34, right: 8, top: 6, bottom: 18 };
+const NARROW_PANEL = 260;  // pixels
+const HANDLE = 12;  // pixels beside a mark that take a click
 
 function valueAt([steps, values], step) {  // the last value at or before a step
   let found;
@@ -30,13 +32,19 @@ function scaleOf(name, lines) {  // a range that does not jump while the recorde
 }
 
 function tickText(value) {
-  return value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)));
+  return (value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(2)))).replace(/^-/, "−");
+}
+
+function axisEnd({ feed }, own) {  // grows in few leaps, so that a mark stays under the pointer while a run trains
+  let end = own.end;
+  while (end < (feed?.step ?? 0)) end = Math.round(end * 1.5);
+  return feed ? Math.min(end, Math.max(own.end, feed.total)) : end;
 }
 
 function curves(state) {
   const own = state.data.methods[state.name];
   const live = state.feed?.curves;
-  const end = Math.max(own.end, state.feed?.step ?? 0);
+  const end = axisEnd(state, own);
   const now = live ? state.feed.step : state.at;
   state.count.textContent = `update ${Math.round(now)} of ${live ? state.feed.total : own.end}`;
   const text = ([steps]) => steps.length;
@@ -64,10 +72,13 @@ function panel(state, name, own, live, end, now, reference) {
   const x = (step) => EDGE.left + ((width - EDGE.left - EDGE.right) * step) / end;
   const y = (v) => height - EDGE.bottom - ((height - EDGE.top - EDGE.bottom) * (v - low)) / (high - low);
   const line = (points) => points.map(([s, v], i) => `${i ? "L" : "M"}${x(s).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const size = (v) => numberText(Math.abs(v) < 1e-4 * (high - low) ? 0 : Number(v.toPrecision(3))).replace(/^-/, "−");
   const shown = live ?? recorded, at = state.pointer ?? now;
   const current = valueAt(shown, at), plain = valueAt(other, at);
   title.textContent = heading;
-  value.textContent = current === undefined ? "" : `${numberText(Number(current.toPrecision(3)))} ${unit}${live && plain !== undefined && at <= reference.end ? ` (${reference.name} ${numberText(Number(plain.toPrecision(3)))})` : ""}`;
+  const beside = live && plain !== undefined && at <= reference.end ? ` (${width < NARROW_PANEL ? "" : `${reference.name} `}${size(plain)})` : "";
+  value.textContent = current === undefined ? "" : `${size(current)}${beside && width < NARROW_PANEL ? "" : ` ${unit}`}${beside}`;
+  value.title = beside ? `${size(current)} ${unit}; ${reference.name} ${size(plain)} ${unit}` : "";
   root.replaceChildren();
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
   root.setAttribute("aria-label", `${heading}: ${shown[1].length ? `${numberText(shown[1].find((v) => v !== null) ?? 0)} at update ${shown[0][0]}` : "not measured"}, ${current === undefined ? "" : `${numberText(current)} ${unit} at update ${Math.round(at)}`}`);
@@ -86,18 +97,25 @@ function panel(state, name, own, live, end, now, reference) {
   svg(root, "path", { class: "lab-run", d: line(drawn) });
   for (const [step, label] of live ? state.feed.marks : []) {
     svg(root, "line", { class: "lab-mark", x1: x(step), x2: x(step), y1: EDGE.top, y2: height - EDGE.bottom });
-    const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - 6, y: EDGE.top, width: 12, height: height - EDGE.top - EDGE.bottom });
+    const handle = svg(root, "rect", { class: "lab-handle", x: x(step) - HANDLE / 2, y: EDGE.top, width: HANDLE, height: height - EDGE.top - EDGE.bottom });
     svg(handle, "title", {}, `Undo ${label}: back to update ${step}`);
   }
-  root.onclick = (event) => {  // not on the handle, which a live run replaces between press and release
+  const markAt = (event) => {
     const at = event.clientX - root.getBoundingClientRect().left;
-    const hit = (state.feed?.marks ?? []).findLast(([step]) => Math.abs(x(step) - at) <= 6);
-    if (hit) goBack(state, hit[0]);
+    return (state.feed?.marks ?? []).findLast(([step]) => Math.abs(x(step) - at) <= HANDLE / 2)?.[0];
+  };
+  root.onpointerdown = (event) => { state.pressed = event.button === 0 ? markAt(event) : undefined; };
+  root.onpointerup = (event) => {  // a click would be lost: a live run replaces what was pressed before it is released
+    const step = markAt(event);
+    if (step !== undefined && step === state.pressed) goBack(state, step);
+    state.pressed = undefined;
   };
   if (live && state.feed.marks.length) {
     const [step, label] = state.feed.marks.at(-1);
-    const late = x(step) > width * 0.6;
-    svg(root, "text", { class: "lab-mark-text", x: x(step) + (late ? -4 : 4), y: EDGE.top + 10, "text-anchor": late ? "end" : "start" }, reference.sole && state.feed.step > step ? `${label} did this` : label);
+    const said = reference.sole && state.feed.step > step ? `${label} did this` : label;
+    const name = svg(root, "text", { class: "lab-mark-text", x: x(step) + 4, y: EDGE.top + 10 }, said);
+    const room = width - EDGE.right - name.getComputedTextLength();
+    if (x(step) + 4 > room) name.setAttribute("x", Math.max(EDGE.left, x(step) > width * 0.6 ? x(step) - 4 - name.getComputedTextLength() : room));
   }
   if (state.pointer !== undefined) svg(root, "line", { class: "lab-cursor", x1: x(at), x2: x(at), y1: EDGE.top, y2: height - EDGE.bottom });
   const tip = state.pointer === undefined ? drawn.at(-1) : current !== undefined && [at, current];
@@ -117,7 +135,7 @@ function hover(state, event) {  // the pointer shows one update in all four curv
   const box = event.target.closest?.(".lab-holder")?.getBoundingClientRect();
   if (!box) return;
   const own = state.data.methods[state.name];
-  const end = Math.max(own.end, state.feed?.step ?? 0);
+  const end = axisEnd(state, own);
   const share = (event.clientX - box.left - EDGE.left) / (box.width - EDGE.left - EDGE.right);
   const latest = state.feed ? state.feed.step : state.at;
   state.pointer = Math.round(Math.max(0, Math.min(1, share)) * end);

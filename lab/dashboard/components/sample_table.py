@@ -12,6 +12,7 @@ from lab.dashboard.components.js_component import js_component
 from lab.dashboard.state.run_cache import Snapshot
 
 sample_table_element = js_component("sample_table")
+ANSWER = re.compile(r".*</think>|<think>.*", re.DOTALL)  # All but the answer of a completion.
 CHAIN_TOKEN = re.compile(r"</?think>|.", re.DOTALL)  # The embedded model has a token for each sign.
 
 
@@ -30,19 +31,27 @@ def sample_tables(rows: list[dict[str, Any]], run: Snapshot) -> None:
             group_table(group, is_chain)
     if held_out:
         with next(columns):
-            sample_table(
-                f"Step {held_out[0]['step']}: one completion for each of some held-out prompts",
-                "held-out",
-                ["answer", "prompt", "completion"],
-                [
-                    {
-                        "answer": answer_cell(row, is_chain),
-                        "prompt": {"text": row["prompt"]},
-                        "completion": completion_cell(row["completion"], is_chain),
-                    }
-                    for row in held_out
-                ],
+            step = held_out[0]["step"]
+            held_out_table(
+                held_out, f"Step {step}: one completion for each of some held-out prompts", is_chain
             )
+
+
+def held_out_table(rows: list[dict[str, Any]], heading: str, is_chain: bool = True) -> None:
+    """Show completions of held-out prompts with their gold answers."""
+    sample_table(
+        heading,
+        "held-out",
+        ["answer", "prompt", "completion"],
+        [
+            {
+                "answer": answer_cell(row, is_chain),
+                "prompt": {"text": row["prompt"]},
+                "completion": completion_cell(row["completion"], is_chain),
+            }
+            for row in rows
+        ],
+    )
 
 
 def group_table(group: list[dict[str, Any]], is_chain: bool) -> None:
@@ -76,7 +85,7 @@ def group_table(group: list[dict[str, Any]], is_chain: bool) -> None:
 
 def answer_cell(row: dict[str, Any], is_chain: bool) -> dict[str, Any]:
     """What a completion answers, whether it is right, and the right answer if it is not."""
-    said = row["completion"].rpartition("</think>")[2].strip() if is_chain else ""
+    said = ANSWER.sub("", row["completion"]).strip() or "no answer" if is_chain else ""
     right = None if row.get("gold") is None else bool(row["gold"])
     gold = str(row.get("answer") or "")
     return {"text": said, "right": right, "note": gold if right is False and gold else ""}

@@ -203,7 +203,6 @@ function make(parentElement) {
   state.reset.onclick = () => { state.reset.hidden = true; state.revision += 1; draw(state); };
   state.dark = isDark(root);
   state.unwatch = watch(root, parentElement, () => {
-    if (!root.isConnected) return;
     const dark = isDark(root);
     if (dark !== state.dark) state.setStateValue("dark", dark);  // the page runs again, for what Python draws in the theme's colours
     state.dark = dark;

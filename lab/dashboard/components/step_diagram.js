@@ -91,7 +91,6 @@ function makeSteps(parentElement) {
   });
   state.dark = isDark(root);
   state.unwatch = watch(root, parentElement, () => {
-    if (!root.isConnected) return;
     const dark = isDark(root);
     if (dark !== state.dark) state.setStateValue("dark", dark);  // Python draws again, in the theme's colours
     state.dark = dark;

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from lab.config.hooks import COMPLETION_MASK, PAIR_LOSS, SEQUENCE_LOGPS
 from lab.config.latex import PAIR_MARGIN, braced
 from lab.config.methods import MethodSpec
+from lab.config.number_text import number_text
 from lab.config.run_config import OfflineConfig, config_as
 from lab.config.schema import setting
+from lab.errors import LabError
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,13 @@ class DPOConfig(OfflineConfig):
         high=100.0,
         mutable=True,
         log=True,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "ε: the share of pairs whose labels are taken to be wrong (cDPO; TRL smooths its losses aot and"
+        " CPO so). Above 0 the loss is lowest at a finite margin, log((1 − ε)/ε)/β.",
+        low=0.0,
+        high=0.5,
     )
 
 
@@ -95,14 +104,20 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     from lab.training.own_functions import own_tensor
     from lab.training.own_logps import own_completion_logps
 
-    beta = config_as(run.config, DPOConfig).beta
+    config = config_as(run.config, DPOConfig)
+    beta, smoothing = config.beta, config.label_smoothing
     if {COMPLETION_MASK.name, SEQUENCE_LOGPS.name} & set(run.own):
         policy, reference = own_completion_logps(run, pairs.tokens)
         logps = (*policy.chunk(2), *reference.chunk(2))
     else:
         logps = (*pair_logps(run, pairs), pairs.reference_chosen, pairs.reference_rejected)
-    losses, metrics = dpo_loss(*logps, beta=beta)
+    losses, metrics = dpo_loss(*logps, beta=beta, label_smoothing=smoothing)
     if PAIR_LOSS.name in run.own:
+        if smoothing:
+            raise LabError(
+                f"label_smoothing is {smoothing:g}, but a loss of your own takes only beta. Smooth in"
+                " your function, and leave label_smoothing out."
+            )
         losses = own_tensor(run, PAIR_LOSS, (*logps, beta), losses)
     return batch_mean(losses, pairs.total), metrics
 
@@ -110,6 +125,12 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
 def formula(config: Mapping[str, Any]) -> list[str]:
     """The loss of one pair."""
     beta = braced(config["beta"], r"\beta")
+    if smoothing := config.get("label_smoothing", 0.0):
+        return [
+            rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-{number_text(1 - smoothing)}\log\sigma\big({beta}\,h\big)"
+            rf"-{number_text(smoothing)}\log\sigma\big(-{beta}\,h\big)",
+            PAIR_MARGIN,
+        ]
     return [rf"\mathcal{{L}}_{{\mathrm{{DPO}}}}=-\log\sigma\big({beta}\,h\big)", PAIR_MARGIN]
 
 

@@ -86,6 +86,11 @@ class GRPOConfig(OnlineConfig):
         " batch, or none (no division).",
         choices=("group", "batch", "none"),
     )
+    mask_truncated_completions: bool = setting(
+        False,
+        "Leaves completions that reached the token limit out of the loss, as DAPO does. Their"
+        " rewards still count in the group's mean and std.",
+    )
 
 
 def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
@@ -134,7 +139,7 @@ def loss(
     from lab.training.own_token_losses import own_token_losses
 
     config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
-    mask, advantages = part.tokens.completion_mask, rollout.advantages
+    mask, advantages = part.loss_mask, rollout.advantages
     found = _likelihoods(run, part)
     assert advantages is not None and found.entropy is not None
     logps = found.logps
@@ -157,7 +162,7 @@ def loss(
         losses = own_token_losses(run, config, inputs, without_kl, losses - without_kl)
     metrics |= {
         "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
-        "entropy": found.entropy.masked_fill(~mask, float("nan")),
+        "entropy": found.entropy.masked_fill(~part.tokens.completion_mask, float("nan")),
     }
     if REDUCTION.name in run.own:
         return _own_reduction(run, part, losses), metrics
@@ -177,12 +182,7 @@ def _own_reduction(
             f" of {len(part.rows)} of {part.total_sequences} completions. Use micro_batches 1 and a"
             " smaller batch_size."
         )
-    inputs = (
-        losses,
-        part.tokens.completion_mask,
-        config.loss_aggregation,
-        config.max_completion_tokens,
-    )
+    inputs = (losses, part.loss_mask, config.loss_aggregation, config.max_completion_tokens)
     return own_tensor(run, REDUCTION, inputs, losses.sum())
 
 
@@ -197,6 +197,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
     from lab.data.batching import TokenBatch
     from lab.engine.chunked_logprobs import TokenStatistics
     from lab.engine.token_logprobs import token_statistics
+    from lab.engine.truncation import truncation_of
 
     config, tokens = config_as(run.config, GRPOConfig), part.tokens
     assert part.rollout.advantages is not None
@@ -208,6 +209,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
             temperature=config.temperature,
             reference=run.model if config.beta else None,
             entropy=True,
+            truncation=truncation_of(config),
         )
     logps, entropy = (torch.zeros(tokens.ids.shape, device=run.device) for _ in range(2))
     for which, trains in ((learns, torch.is_grad_enabled()), (~learns, False)):
@@ -218,6 +220,7 @@ def _likelihoods(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> Token
                     TokenBatch(tokens.ids[rows], tokens.completion_mask[rows]),
                     temperature=config.temperature,
                     entropy=True,
+                    truncation=truncation_of(config),
                 )
             assert found.entropy is not None
             logps, entropy = (
@@ -234,10 +237,17 @@ def _kl_of_some(run: TrainState, part: RolloutMicroBatch[GRPORollout]) -> torch.
     """
     from lab.data.batching import TokenBatch
     from lab.engine.token_logprobs import token_statistics
+    from lab.engine.truncation import truncation_of
 
     config = config_as(run.config, GRPOConfig)
     tokens = TokenBatch(part.tokens.ids[::4], part.tokens.completion_mask[::4])
-    kl = token_statistics(run.model, tokens, temperature=config.temperature, reference=run.model).kl
+    kl = token_statistics(
+        run.model,
+        tokens,
+        temperature=config.temperature,
+        reference=run.model,
+        truncation=truncation_of(config),
+    ).kl
     assert kl is not None
     return kl.sum(1)
 

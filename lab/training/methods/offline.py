@@ -21,7 +21,7 @@ from lab.data.token_rows import TextPair
 from lab.distributed import collectives
 from lab.errors import LabError
 from lab.tasks.user_data import DataTask
-from lab.training.evaluation import evaluate
+from lab.training.evaluation import Evaluation, evaluate
 from lab.training.method import EvalResult, MetricTensors, evaluate_policy
 from lab.training.state import TrainState
 
@@ -197,7 +197,8 @@ def evaluate_task_or_rows(batches: Batches, loss: Loss) -> Callable[[TrainState]
     def evaluation(run: TrainState) -> EvalResult:
         if not isinstance(run.task, DataTask):
             return evaluate_policy(run)
-        return held_out_metrics(run, batches, loss), _answers(run)
+        answers = _answers(run)
+        return held_out_metrics(run, batches, loss) | {"eval/kl": answers.kl}, answers.completions
 
     return evaluation
 
@@ -264,9 +265,9 @@ def _whole(run: TrainState) -> dict[str, Any]:
     }
 
 
-def _answers(run: TrainState) -> list[dict[str, Any]]:
-    """The policy's completions of the first held-out prompts."""
-    result = evaluate(
+def _answers(run: TrainState) -> Evaluation:
+    """The policy's completions of the first held-out prompts, with their KL."""
+    return evaluate(
         run.model,
         run.tokenizer,
         run.task,
@@ -275,4 +276,3 @@ def _answers(run: TrainState) -> list[dict[str, Any]]:
         seed=run.config.seed,
         device=run.device,
     )
-    return result.completions

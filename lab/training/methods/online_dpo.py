@@ -112,12 +112,18 @@ def loss(run: TrainState, pairs: Pairs) -> tuple[torch.Tensor, MetricTensors]:
     from lab.algorithms.losses import dpo_loss
     from lab.algorithms.reductions import batch_mean
     from lab.engine.token_logprobs import token_statistics
+    from lab.engine.truncation import truncation_of
     from lab.training.own_functions import own_tensor
 
     config = config_as(run.config, OnlineDPOConfig)
     mask = pairs.tokens.completion_mask
     found = token_statistics(
-        run.model, pairs.tokens, temperature=config.temperature, reference=run.model, entropy=True
+        run.model,
+        pairs.tokens,
+        temperature=config.temperature,
+        reference=run.model,
+        entropy=True,
+        truncation=truncation_of(config),
     )
     assert found.reference_logps is not None
     assert found.kl is not None and found.entropy is not None

@@ -106,6 +106,11 @@ class PPOConfig(OnlineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.adapter and self.model_layout == "separate":
+            raise LabError(
+                f"adapter is '{self.adapter}', but with model_layout separate the reference is the"
+                " base without it. Use --model-layout shared."
+            )
         if self.minibatches > self.batch_size:
             raise LabError(
                 f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size}"
@@ -185,13 +190,20 @@ def loss(
     """
     from lab.algorithms.policy_losses import ppo_loss, value_loss
     from lab.engine.token_logprobs import token_statistics
+    from lab.engine.truncation import truncation_of
     from lab.training.method_state import PPOState
     from lab.training.methods.online import reduced
     from lab.training.own_functions import own_tensor
 
     config, rollout, rows = config_as(run.config, PPOConfig), part.rollout, part.rows
     mask = part.tokens.completion_mask
-    found = token_statistics(run.model, part.tokens, temperature=config.temperature, entropy=True)
+    found = token_statistics(
+        run.model,
+        part.tokens,
+        temperature=config.temperature,
+        entropy=True,
+        truncation=truncation_of(config),
+    )
     logps = found.logps
     if rollout.num_updates == 1:
         rollout.old_logps[rows] = logps.detach()

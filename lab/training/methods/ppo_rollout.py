@@ -19,6 +19,7 @@ from lab.config.hooks import Hook
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
 from lab.engine.token_logprobs import token_statistics
+from lab.engine.truncation import truncation_of
 from lab.training.evaluation import EVAL_BATCH_ROWS
 from lab.training.method_state import PPOState
 from lab.training.methods.online import fresh_rollout
@@ -79,7 +80,7 @@ def collect_rollout(
         state.kl_factor = adapt_kl_factor(
             state.kl_factor, collectives.all_gather(scored.kl).mean().item(), config.kl_target
         )
-    sampled.extra_metrics = {
+    sampled.extra_metrics = (sampled.extra_metrics or {}) | {
         "kl": scored.kl,
         "kl_coefficient": torch.tensor(beta, device=run.device),
         "value/explained_variance": variance_share,
@@ -127,6 +128,7 @@ def _score_tokens(run: "TrainState", config: "PPOConfig", sampled: Rollout) -> _
             tokens,
             temperature=config.temperature,
             reference=state.frozen_reference or run.model,
+            truncation=truncation_of(config),
         )
         assert statistics.kl is not None and statistics.reference_logps is not None
         logps.append(statistics.logps)

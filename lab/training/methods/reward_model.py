@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.config.hooks import Hook
 from lab.config.methods import MethodSpec
+from lab.config.optimizer_settings import LEARNING_RATE_HELP
 from lab.config.run_config import OfflineConfig, RunConfig, config_as
 from lab.config.schema import setting
 from lab.errors import LabError
@@ -31,12 +32,7 @@ class RewardModelConfig(OfflineConfig):
     """A Bradley-Terry reward model, stage 1 of RLHF."""
 
     learning_rate: float = setting(
-        1e-3,
-        "Peak learning rate of AdamW. It is constant after the warm-up.",
-        low=1e-8,
-        high=1.0,
-        mutable=True,
-        log=True,
+        1e-3, LEARNING_RATE_HELP, low=1e-8, high=1.0, mutable=True, log=True
     )
 
 

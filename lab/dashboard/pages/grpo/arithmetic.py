@@ -22,8 +22,8 @@ CANNOT_SHOW = (
     "The section “A language model” uses one model, sums of two numbers, and one learning rate for"
     " every G and every reward. A right number does not say how the model found it. The effect of"
     " random rewards depends on the model and on the clip. Here each rollout is used for one"
-    " update, so nothing is clipped; arXiv 2506.10947 explains its gains by clipping, and this run"
-    " does not test that."
+    " update, so nothing is clipped; arXiv 2506.10947 explains its gains by clipping, which the section"
+    " “Clipping” tests."
 )
 BUDGET_NAMES = {"rollouts": "rollouts", "steps": "prompts"}
 """Budgets of the arithmetic experiment, and their names in the experiment on group sizes."""

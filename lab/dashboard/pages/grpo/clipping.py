@@ -1,9 +1,10 @@
-"""Section of page GRPO: the clipped objective of one token."""
+"""Section of page GRPO: the clipped objective of one token, and the clip under random rewards."""
 
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.slider_figure import Slider, slider_figure
+from lab.dashboard.pages.grpo.random_rewards import random_rewards_part
 from lab.figures import token_credit as tokens
 
 PROBABILITY_RATIOS = tuple(i / 50 for i in range(1, 101))
@@ -35,7 +36,9 @@ def clipping_sentence(epsilon: float, epsilon_high: float) -> str:
 
 
 def clipping_section() -> None:
-    """Show the clipped objective of one token, with sliders for both bounds."""
+    """Show the clipped objective of one token, with sliders for both bounds, and random rewards with and
+    without the clip.
+    """
     sliders = (
         Slider("eps", "ε, below 1", EPSILONS, 0.2, presets=(0.2,)),
         Slider("eps_high", "ε_high, above 1", EPSILONS, 0.2, presets=(0.2, 0.28)),
@@ -82,3 +85,4 @@ def clipping_section() -> None:
         "The curves are `lab.algorithms.losses.grpo`, the function that trains, for many values of"
         " ρ with β = 0."
     )
+    random_rewards_part()

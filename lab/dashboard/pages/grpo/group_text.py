@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab.figures.groups import signed_number
+from lab.config.number_text import signed_number
 
 
 def group_sentences(answer: Mapping[str, Any]) -> list[str]:

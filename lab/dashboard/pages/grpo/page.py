@@ -1,14 +1,15 @@
 """Page GRPO: how the rewards of a group become the advantages of its completions."""
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import recorded_result
+from lab.config.number_text import number_text, signed_number
 from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
 from lab.dashboard.components.quiz import quiz
+from lab.dashboard.components.sample_table import completion_cell, sample_table
 from lab.dashboard.components.slider_figure import Slider, slider_figure
-from lab.dashboard.pages.grpo import arithmetic
+from lab.dashboard.pages.grpo import arithmetic, sharpening
 from lab.dashboard.pages.grpo.clipping import clipping_section
 from lab.dashboard.pages.grpo.group_size import (
     dead_groups_section,
@@ -20,7 +21,7 @@ from lab.dashboard.pages.grpo.group_source import GroupSource, pick_group_source
 from lab.dashboard.pages.grpo.own_prompt import own_group
 from lab.dashboard.pages.grpo.thinking import thinking_section
 from lab.dashboard.pages.grpo.token_credit import token_section
-from lab.figures.groups import Group, group_figure, signed_number
+from lab.figures.groups import Group, group_figure
 
 QUESTION = "Is this completion better than the rest of its group?"
 SENTENCE = (
@@ -73,9 +74,8 @@ def page() -> None:
     source, size = shown_group()
     section = further_sections(source, size)
     what_to_look_at(LOOK_AT)
-    cannot_show(
-        f"{CANNOT_SHOW}\n\n{arithmetic.CANNOT_SHOW}" if section == arithmetic.TITLE else CANNOT_SHOW
-    )
+    limits = {arithmetic.TITLE: arithmetic.CANNOT_SHOW, sharpening.TITLE: sharpening.CANNOT_SHOW}
+    cannot_show(f"{CANNOT_SHOW}\n\n{limits[section]}" if section in limits else CANNOT_SHOW)
 
 
 def shown_group() -> tuple[GroupSource, int]:
@@ -138,15 +138,7 @@ def recorded_group(source: GroupSource) -> int:
             st.latex(formula, width="content")
     st.caption(source.source)
     with st.expander("The completions of this group"):
-        st.dataframe(
-            group_table(group_at_size),
-            hide_index=True,
-            key="completions",
-            column_config={
-                "reward r": st.column_config.NumberColumn(format="%.3g"),
-                "advantage A": st.column_config.NumberColumn(format="%+.3f"),
-            },
-        )
+        group_table(group_at_size)
     return size
 
 
@@ -159,7 +151,11 @@ def further_sections(source: GroupSource, size: int) -> str | None:
         "Clipping": clipping_section,
         "Tokens": lambda: token_section(source, size),
         "Learning to think": thinking_section,
-    } | ({arithmetic.TITLE: arithmetic.arithmetic_section} if recorded_result("arithmetic") else {})
+    }
+    if recorded_result("pass_at_k"):
+        sections[sharpening.TITLE] = sharpening.sharpening_section
+    if recorded_result("arithmetic"):
+        sections[arithmetic.TITLE] = arithmetic.arithmetic_section
     st.subheader("More about GRPO", anchor=False)
     section = st.segmented_control(
         "Section",
@@ -272,8 +268,19 @@ def advantage_formula(group: Group) -> list[str]:
     ]
 
 
-def group_table(group: Group) -> pd.DataFrame:
-    """The completions of a group with rewards and advantages, as a table."""
-    return pd.DataFrame(
-        {"completion": group.texts, "reward r": group.rewards, "advantage A": group.advantages}
+def group_table(group: Group) -> None:
+    """Show the completions of a group with rewards and advantages."""
+    rows = zip(group.texts, group.rewards, group.advantages)
+    sample_table(
+        f"G = {len(group.texts)} completions, the best reward first",
+        "completions",
+        ["reward r", "advantage A", "completion"],
+        [
+            {
+                "reward r": {"text": number_text(reward)},
+                "advantage A": {"text": signed_number(advantage)},
+                "completion": completion_cell(completion, is_chain=False),
+            }
+            for completion, reward, advantage in rows
+        ],
     )

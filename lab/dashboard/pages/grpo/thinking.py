@@ -2,11 +2,11 @@
 
 import json
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.dashboard.components.layout import page_link, source_caption
+from lab.dashboard.components.sample_table import held_out_table
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.figures.base import axis_name
@@ -123,18 +123,8 @@ def thinking_section() -> None:
     rows = [
         row for row in SHIPPED_GRPO_RUN.samples() if row.get("held_out") and row["step"] == step
     ]
-    st.text(f"Completions of held-out prompts after {step:g} updates:")
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "prompt": [row["prompt"] for row in rows],
-                "completion": [row["completion"] for row in rows],
-                "answer": [row.get("answer", "") for row in rows],
-                "right": [bool(row.get("gold")) for row in rows],
-            }
-        ),
-        hide_index=True,
-        key="thoughts",
+    held_out_table(
+        rows, f"After {step:g} updates: one completion for each of some held-out prompts"
     )
     origin = json.loads((SHIPPED_GRPO_RUN.path / "recorded.json").read_text("utf-8"))
     page_link("train", "Train", "Start this run yourself", method="grpo")

@@ -5,10 +5,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.config.number_text import signed_number
 from lab.dashboard.components.layout import figure, source_caption
+from lab.dashboard.pages.grpo.answer_length import answer_length_part
 from lab.dashboard.pages.grpo.group_source import GroupSource, completion_pool
 from lab.figures import token_credit as tokens
-from lab.figures.groups import signed_number
 from lab.training.methods.grpo import GRPOConfig
 
 POLICY_CHOICES = ("after 40 updates", "that wrote it")
@@ -50,6 +51,7 @@ def token_section(source: GroupSource, size: int) -> None:
     _log_ratio_figure(source.tokens[order[rank]], is_end_policy)
     _credit_figure(source, order)
     source_caption(completion_pool())
+    answer_length_part()
 
 
 def _log_ratio_figure(row: dict[str, Any], is_end_policy: bool) -> None:

@@ -27,6 +27,8 @@ PANELS = {
 """By panel, its metric, title and unit; a run without rewards shows its margin instead."""
 DIGITS = 4
 MAX_POINTS = 400  # of a live curve
+REFRESH_SECONDS = 0.15, 1.0  # The least and the most between two moments of a live run.
+PACE_UPDATES = 10
 
 
 def rounded(value: float) -> float | None:
@@ -149,3 +151,11 @@ def live_run(record: RunRecord, run: Snapshot) -> dict[str, Any]:
         "settings": {knob: run.config[knob] for knob in KNOBS if knob in run.config},
         "samples": sample_texts(record.samples()),
     }
+
+
+def refresh_seconds(run: Snapshot) -> float:
+    """Seconds from one look at a live run to the next: those of an update, as its last ten took them."""
+    ends = list(run.clock["seconds"].values())[-PACE_UPDATES - 1 :]
+    pace = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else 0.0
+    least, most = REFRESH_SECONDS
+    return min(most, max(least, pace))

@@ -12,7 +12,7 @@ from lab.config.methods import METHODS
 from lab.config.schema import declared_settings
 from lab.dashboard.components import glossary
 from lab.dashboard.components.playground import feed_element, playground_element
-from lab.dashboard.pages.play.data import METHODS_SHOWN, live_run, recordings
+from lab.dashboard.pages.play.data import METHODS_SHOWN, live_run, recordings, refresh_seconds
 from lab.dashboard.pages.play.ranges import KNOBS
 from lab.dashboard.state import actions, error_text
 from lab.dashboard.state.run_cache import RunRecord, Snapshot, run_record
@@ -42,7 +42,6 @@ WORDS = (
 )
 TRAIN_PARAMETERS = {"run", "focus", "x", "smoothing", "guess"}
 """What the address of the page Train holds beside its form."""
-REFRESH_SECONDS = 0.3  # about one update of GRPO on one idle core
 MAX_UPDATES = {"grpo": 120, "ppo": 120, "dpo": 300, "ipo": 300}
 """By method, updates of a live run: about half a minute on one idle core."""
 
@@ -73,8 +72,8 @@ def page() -> None:
         on_method_change=_keep_method,
     )
     if record is not None:
-        run_every = REFRESH_SECONDS if training else None
-        st.fragment(_feed, run_every=run_every)(root, record.folder.path, training)
+        run_every = refresh_seconds(record.snapshot()) if training else None
+        st.fragment(_feed, run_every=run_every)(root, record.folder.path, run_every)
 
 
 def _train_page() -> Any:
@@ -83,8 +82,10 @@ def _train_page() -> Any:
     return st.Page(train, title="Train", url_path="train")
 
 
-def _feed(root: Path, path: Path, training: bool) -> None:
-    """Send the live run to the browser, and stop sending when it has ended."""
+def _feed(root: Path, path: Path, run_every: float | None) -> None:
+    """Send the live run to the browser every `run_every` seconds, at about the pace of its updates,
+    and stop sending when it has ended.
+    """
     record = run_record(str(path))
     run = record.snapshot()
     data = live_run(record, run)
@@ -96,7 +97,7 @@ def _feed(root: Path, path: Path, training: bool) -> None:
     if data["state"] == "failed":
         data["problem"] = error_text.visible_failure(record.folder.status()["message"], run)
     feed_element(key="playground-feed", data=data)
-    if training and not _trains(root, path.name):
+    if run_every and not (_trains(root, path.name) and 0.5 < refresh_seconds(run) / run_every < 2):
         st.rerun()
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lab.figures.groups import signed_number
+from lab.config.number_text import signed_number
 
 
 def unsigned_number(value: float) -> str:

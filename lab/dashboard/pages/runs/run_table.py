@@ -16,6 +16,7 @@ from lab.dashboard.components.config_widgets import knob_label
 from lab.dashboard.state.run_selection import MAX_SHOWN_RUNS, SHIPPED_PREFIX
 from lab.dashboard.state.shipped_runs import SHIPPED_TITLES
 from lab.figures.palette import METHOD_NAMES
+from lab.runs.import_run import is_imported
 from lab.runs.summary import Summary
 
 VISIBLE_ROWS = 6  # without scrolling
@@ -94,7 +95,7 @@ def table_row(s: Summary, recorded: bool) -> dict[str, Any]:
     before, after = s.gold or (None, None)
     return {
         "run": SHIPPED_TITLES.get(s.name, s.name) if recorded else s.name,
-        "kind": "recorded" if recorded else "own",
+        "kind": "recorded" if recorded else "imported" if is_imported(s.path) else "own",
         "method": METHOD_NAMES[s.config["method"]],
         "state": s.state,
         "settings": knobs_text(s.config),

@@ -4,6 +4,7 @@ import random
 
 import streamlit as st
 
+from lab.config.number_text import signed_number
 from lab.dashboard.components.step_diagram import DiagramStep, bars, described, verdict_list
 from lab.dashboard.components.svg_diagram import Arrow, Box, svg
 from lab.dashboard.pages.data_flow import ALT_TEXTS, FEATURES, flow_picture
@@ -11,7 +12,6 @@ from lab.dashboard.pages.map.methods import METHOD_NODES
 from lab.dashboard.pages.rlhf_dpo.architectures import recorded_updates
 from lab.dashboard.pages.rlhf_dpo.diagrams import LIT_ELEMENTS, megabytes_text
 from lab.dashboard.pages.rlhf_dpo.step_text import dpo_step_text, ppo_step_text
-from lab.figures.groups import signed_number
 from lab.figures.palette import METHOD_COLOURS
 
 SIZE = (384, 284)

@@ -49,7 +49,7 @@ def live_controls(
         answers[name] = run.echoes[pending.pop(key)["id"]]
     config = from_dict(dict(run.config))
     knobs = [knob for knob in MAIN_KNOBS if knob in mutable_settings(config)]
-    columns = st.columns([*[4] * len(knobs), 2, 2, 2], vertical_alignment="bottom")
+    columns = st.columns([*[4] * len(knobs), 2, 2, 3], vertical_alignment="bottom")
     with columns[-1]:
         full_range = full_range_toggle(f"{name}.full-range")
     for knob, column in zip(knobs, columns):
@@ -83,6 +83,7 @@ def resume_button(root: Path, record: RunRecord) -> None:
         except (LabError, OSError) as error:
             st.error(escape_markdown(str(error)))
             return
+        st.session_state.get("answers", {}).pop(folder.name, None)  # It answered before it stopped.
         st.rerun()
     row.caption(
         "The same run goes on from its checkpoint, with the settings that it has now.",
