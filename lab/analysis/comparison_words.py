@@ -98,7 +98,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Diff
     Raises `LabError` for fewer than two values. Anchor: (1, 2, 3) minus (4, 6, 8): mean −4, standard error
     √(1/3 + 4/3) = 1.291, (5/3)² / ((1/3)²/2 + (4/3)²/2) = 2.941 degrees of freedom.
     """
-    return _welch(against_constant(first, 0.0), against_constant(second, 0.0))
+    return independent_difference(against_constant(first, 0.0), against_constant(second, 0.0))
 
 
 def against_constant(values: Sequence[float], constant: float) -> Difference:
@@ -116,7 +116,7 @@ def against_constant(values: Sequence[float], constant: float) -> Difference:
 
 def recorded_difference(first: Interval, second: Interval, seeds: int) -> Difference:
     """Return first minus second, unpaired, from two recorded intervals over `seeds` seeds each."""
-    return _welch(from_interval(first, seeds), from_interval(second, seeds))
+    return independent_difference(from_interval(first, seeds), from_interval(second, seeds))
 
 
 def from_interval(interval: Interval, seeds: int, constant: float = 0.0) -> Difference:
@@ -130,7 +130,13 @@ def from_interval(interval: Interval, seeds: int, constant: float = 0.0) -> Diff
     return Difference(interval.mean - constant, interval.half / t_quantile(seeds - 1), seeds - 1)
 
 
-def _welch(first: Difference, second: Difference) -> Difference:
+def independent_difference(first: Difference, second: Difference) -> Difference:
+    """Return `first` minus `second` for two independent differences: the squares of their standard errors
+    add up, with Welch's degrees of freedom.
+
+    Anchor: 1 with error 3 and −1 with error 4, both with 9 degrees, give 2 with error 5 and
+    625/(81/9 + 256/9) = 16.7 degrees.
+    """
     squares = [first.standard_error**2, second.standard_error**2]
     total, degrees = sum(squares), first.degrees + second.degrees
     if math.sqrt(total) >= _NO_SPREAD:

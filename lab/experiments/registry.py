@@ -175,7 +175,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             " least sure",
             "taste",
             seeds=10,
-            recorded=False,
         ),
         Experiment(
             "tuned",
@@ -195,7 +194,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "the same three views with SmolLM2-135M on film reviews",
             "tuned_sentiment",
             seeds=5,
-            recorded=False,
         ),
     )
 }

@@ -53,7 +53,7 @@ def source(table: Mapping[str, Any], record: str) -> str:
         f"device: {table['device']}",
         f"torch {table['torch']}" if "torch" in table else "",
         f"transformers {table['transformers']}" if "transformers" in table else "",
-        f"commits {table['commit']}" if "commit" in table else "",
+        f"commit {table['commit']}" if table.get("commit") else "commit not recorded",
         table.get("peer") or "",
         f"record: `{record}.json`",
     ]

@@ -2,17 +2,13 @@
 
 import json
 
-from docs_blocks.markdown import markdown_table, percent, signed, tables_of, told, with_source
-from lab.analysis.recorded_results import (
-    RESULTS_FOLDER,
-    Comparison,
-    family_note,
-    judged_differences,
-    load_result,
-    relative_cost,
-)
-from lab.analysis.statistics import NOT_NEGATIVE, SHARE
-from lab.experiments import overoptimisation, sensitivity
+from docs_blocks.markdown import markdown_table, percent, tables_of, with_source
+from lab.analysis.claims.records import Records, TunedResults
+from lab.analysis.claims.table import CLAIMS
+from lab.analysis.group_sizes import best_sizes_sentence
+from lab.analysis.recorded_results import RESULTS_FOLDER, load_result, relative_cost
+from lab.analysis.statistics import Interval
+from lab.experiments import groups, overoptimisation, sensitivity
 from lab.experiments.comparison_report import comparison_table
 from lab.figures.comparison import ARTICLE_CLAIMS
 from lab.figures.palette import METHOD_NAMES
@@ -53,25 +49,6 @@ def all_methods(record: str) -> str:
     )
 
 
-def differences() -> str:
-    """Return the differences in gold accuracy at defaults, with their words."""
-    table = load_result("chain-cpu")
-    titles = {row["method"]: row["title"] for row in table["methods"]}
-    judged = judged_differences(table["runs"])
-    rows = [
-        [
-            f"{titles[first]} − {titles[second]}",
-            judgement.difference.interval.signed(3),
-            judgement.word,
-        ]
-        for first, second, judgement in judged
-    ]
-    heads = ["difference in gold accuracy", "mean over seeds", "the first is"]
-    return with_source(
-        f"{markdown_table(heads, rows)}\n{family_note(len(judged))}", table, "chain-cpu"
-    )
-
-
 def displacement() -> str:
     """Return how much less likely chosen and rejected completions are after training, at β = 0.1."""
     table = load_result("beta")
@@ -79,11 +56,11 @@ def displacement() -> str:
     for row in table["rows"]:
         if row["beta"] == DEFAULT_BETA:
             last = row["steps"].index(LOOK)
-            changes = [
-                row[name]["mean"][last] - row[name]["mean"][0]
+            moved = [
+                Interval(row[name]["mean"][last], row[name]["half"][last]).signed(1)
                 for name in ("logps/chosen", "logps/rejected")
             ]
-            rows.append([METHOD_NAMES[row["method"]], *(signed(change, 1) for change in changes)])
+            rows.append([METHOD_NAMES[row["method"]], *moved])
     heads = [f"after {LOOK} updates at β = {DEFAULT_BETA:g}", "chosen, nats", "rejected, nats"]
     return with_source(markdown_table(heads, rows), table, "beta")
 
@@ -186,37 +163,30 @@ def memory_by_size() -> str:
 
 
 def judges() -> str:
-    """Return gold accuracy and the reward model's score, with the rule and with a reward model."""
-    table = load_result("chain-tokens")
-    measured, methods = Comparison(table), {row["method"]: row for row in table["methods"]}
-    pairs = [("ppo@gold", "ppo"), ("online_dpo@gold", "online_dpo"), ("grpo", "grpo@model")]
+    """Return gold accuracy with the rule and with a reward model, tuned at equal tokens."""
+    table = load_result("tuned")
+    tuned = TunedResults(table)
     rows = []
-    for rule, model in pairs:
-        lead = measured.judge(pairs)[pairs.index((rule, model))]
-        for arm in (rule, model):
-            row = methods[arm]
-            rows.append(
-                [
-                    row["title"],
-                    told(row["gold/accuracy"], 2, SHARE),
-                    told(row["proxy"], 1),
-                    told(row["kl"], 1, NOT_NEGATIVE),
-                    lead.text() if arm == rule else "",
-                ]
-            )
-    heads = [
-        "method, judge",
-        "gold accuracy",
-        "proxy reward",
-        "KL, nats",
-        "gold accuracy, rule − reward model",
-    ]
-    note = "The words hold for the three comparisons together (Holm's correction); unpaired."
-    return with_source(f"{markdown_table(heads, rows)}\n{note}", table, "chain-tokens")
+    for rule in ("ppo", "online_dpo"):
+        model = f"{rule}.model"
+        lead = tuned.compare(rule, model).text
+        rows += [
+            [tuned.title(arm), tuned.text(arm), tuned.text(arm, measure="kl"), said]
+            for arm, said in ((rule, lead), (model, ""))
+        ]
+    heads = ["method, judge", "gold accuracy", "KL, nats", "gold accuracy, rule − reward model"]
+    text = f"{markdown_table(heads, rows)}\n{claim_verdict('reward-model-ceiling')}"
+    return with_source(text, table, "tuned")
+
+
+def claim_verdict(key: str) -> str:
+    """Return the verdict and the measurement of a claim of the article."""
+    measured = CLAIMS[key].measure(Records())
+    return f"**Verdict:** {measured.verdict}. {measured.text}"
 
 
 def reward_models() -> str:
-    """Return what is left of gold accuracy after optimising reward models of four qualities."""
+    """Return what is left of gold accuracy after optimising reward models and ensembles of them."""
     table = load_result("overoptimisation")
     fallen = [
         row for row in table["rows"] if row["best_gold"] - row["curve"]["gold"][-1] >= GOLD_FALL
@@ -225,35 +195,34 @@ def reward_models() -> str:
     text = (
         f"The reward model's score rises in {len(risen)} of {len(table['rows'])} cases. Gold accuracy"
         f" ends {GOLD_FALL:g} or more below its best in {len(fallen)} of {len(table['rows'])}.\n\n"
-        f"{tables_of(overoptimisation.render_report(table))}"
+        f"{tables_of(overoptimisation.render_report(table))}\n\n{claim_verdict('reward-model-exploited')}"
     )
     return with_source(text, table, "overoptimisation")
 
 
-def equal_tokens_against(first: str, second: str) -> str:
-    """Return the difference in gold accuracy of two methods at equal tokens, with its word."""
-    table = load_result("chain-tokens")
-    judgement = Comparison(table).judge_article(first, second)
-    titles = {row["method"]: row["title"] for row in table["methods"]}
-    return with_source(
-        f"Gold accuracy, {titles[first]} − {titles[second]}: {judgement.text(3)}.",
-        table,
-        "chain-tokens",
-    )
+def all_knobs() -> str:
+    """Return gold accuracy of every method when one setting is changed, and whether PPO stands out."""
+    return f"{claim_verdict('ppo-unstable')}\n\n{knob_rows()}"
+
+
+def group_sizes() -> str:
+    """Return gold accuracy, dead groups and cost by group size, and which size is best."""
+    table = load_result("groups")
+    text = f"{tables_of(groups.render_report(table))}\n\n**Verdict:** {best_sizes_sentence(table)}"
+    return with_source(text, table, "groups")
 
 
 BLOCKS = {
     "chain-start": starting_point,
-    "chain-defaults": lambda: all_methods("chain-cpu"),
-    "chain-differences": differences,
     "chain-tokens": lambda: all_methods("chain-tokens"),
     "chain-displacement": displacement,
     "chain-drift": distance_from_data,
-    "chain-knobs-offline": lambda: knob_rows("dpo", "ipo"),
+    "chain-knobs-offline": lambda: knob_rows("sft", "dpo", "ipo", "kto"),
+    "chain-groups": group_sizes,
     "article-chart": article_chart,
     "article-memory": memory_by_size,
     "article-judges": judges,
     "article-reward-models": reward_models,
-    "article-knobs": knob_rows,
-    "article-ceiling": lambda: equal_tokens_against("grpo", "ppo@gold"),
+    "article-knobs": all_knobs,
+    "article-ceiling": lambda: claim_verdict("online-ceiling"),
 }

@@ -19,7 +19,7 @@ from lab.benchmarks.report import (
 )
 from lab.profiling.model_shapes import MODEL_SHAPES
 
-OLD_GPU_RECORDS = (
+H100_RECORDS = (
     "bench-h100-apart-dpo",
     "bench-h100-apart-ipo",
     "bench-h100-training",
@@ -27,7 +27,7 @@ OLD_GPU_RECORDS = (
     "bench-h100-grpo-1.2b",
     "bench-h100-decoding",
 )
-"""The records of the GPU table while there is none of the newer form, which one command makes."""
+"""The records of the H100, which have TRL's KTO and GRPO beside the lab's."""
 WORKS = ("dpo", "ipo", "kto", "grpo", "decode")
 SIZES = ("embedded", *MODEL_SHAPES)
 HEADS = (
@@ -50,9 +50,8 @@ def _records(pattern: str) -> tuple[str, ...]:
 
 
 def gpu_records() -> tuple[str, ...]:
-    """Return the records of the GPU table: those of the newer form, or all older ones."""
-    new = tuple(name for name in _records("bench-h200-*") if "scaling" not in name)
-    return new or OLD_GPU_RECORDS
+    """Return the records of the H200's table."""
+    return tuple(name for name in _records("bench-h200-*") if "scaling" not in name)
 
 
 def scaling_records() -> tuple[str, ...]:
@@ -137,7 +136,7 @@ def failed_settings() -> str:
     """Return the settings of TRL that gave no number."""
     rows = [
         [row["size"], row["work"], row["setting"], row["error"]]
-        for record in gpu_records()
+        for record in (*gpu_records(), *H100_RECORDS)
         for row in load_result(record)["rows"]
         if row["error"] and row["side"] == "trl" and "interrupted" not in row["error"]
     ]
@@ -146,24 +145,9 @@ def failed_settings() -> str:
     return markdown_table(["model", "work", "setting of TRL", "no number because"], rows)
 
 
-OLD_NOTES = """- Records 1 and 2 have a process for each side. In records 3 to 5 both sides shared one process.
-- Two benchmarks ran at a time, on the two GPUs of one host. TRL waits for Python, so a busy host slows it more than
-  the lab. During GRPO with 135m many other runs were at work on this host. Take that ratio as an order of magnitude
-  only.
-- The lab had no row with gradient checkpointing, and TRL's precomputed reference *together with* fused kernels was not
-  tried."""
-NEW_NOTES = """- Each side had a process of its own and the whole device: one ended before the next one began.
-- Compare memory within a row: both sides have gradient checkpointing, or both have none. TRL's default has it on."""
-
-
-def gpu_notes() -> str:
-    """Return how the GPU's numbers came about."""
-    return OLD_NOTES if gpu_records() == OLD_GPU_RECORDS else NEW_NOTES
-
-
 def padding() -> str:
     """Return the time with one completion twice as long over that with equal ones."""
-    for record in gpu_records():
+    for record in (*gpu_records(), *H100_RECORDS):
         table = load_result(record)
         if ratios := padding_ratios(table):
             rows = [
@@ -246,7 +230,7 @@ def scaling() -> str:
 
 def engine() -> str:
     """Return the three works whose speed decides for code of the lab's own."""
-    records = gpu_records()
+    records = H100_RECORDS
     gpu, cpu = _sides(records), _sides(["bench-cpu"])
     rows = []
     for part, sides, names, key in (
@@ -268,7 +252,7 @@ def engine() -> str:
 
 BLOCKS = {
     "bench-gpu": lambda: speed_table(gpu_records()),
-    "bench-gpu-notes": gpu_notes,
+    "bench-gpu-h100": lambda: speed_table(H100_RECORDS),
     "bench-gpu-failed": failed_settings,
     "bench-cpu": lambda: speed_table(["bench-cpu"]),
     "bench-padding": padding,

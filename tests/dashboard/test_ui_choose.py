@@ -393,7 +393,7 @@ def test_the_verdicts_name_the_most_sensitive_method_and_the_best_setting_of_dpo
     knobs = {"factor": 4.0, "rows": [row("ppo", 0.5, 0.7), row("dpo", 0.3, 0.9)]}
     said = article_table.quality_verdicts(table, knobs | {"rows": [*knobs["rows"]]})
     assert (
-        "RLHF reacts most when one setting is changed (0.50; DPO 0.30)."
+        "The mean of RLHF changes most when one setting is divided or multiplied (0.50; DPO 0.30)."
         in (said["Training stability"])
     )
     assert "With its default β × 4 it reaches 0.90 ± 0.02" in said["Performance ceiling"]

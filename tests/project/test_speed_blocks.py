@@ -65,7 +65,6 @@ def test_memory_is_compared_between_sides_with_the_same_checkpointing(records):
     assert "| off | 0.250" in off and "fused kernels | 2.0 × | 30.0 / 50.0 |" in off
     assert "| on | 0.375" in on and "fused | 2.0 × | 18.0 / 17.0 |" in on
     assert "| decoding | – | 0.500" in decoding and "16.0 / –" in decoding
-    assert "had a process of its own" in speed.gpu_notes()
     assert "code abc" in speed.speed_table(speed.gpu_records())
 
 
@@ -74,11 +73,6 @@ def test_records_of_two_machines_are_not_mixed(records):
     records("bench-h200-b", [row("dpo", "lab", "", False, 0.25)], torch="2.12.0")
     with pytest.raises(ValueError, match="several values of torch"):
         speed.speed_table(speed.gpu_records())
-
-
-def test_without_the_new_form_the_older_records_stand(records):
-    assert speed.gpu_records() == speed.OLD_GPU_RECORDS
-    assert "process for each side" in speed.gpu_notes()
 
 
 def test_the_sentence_on_vllm_stands_until_there_is_a_number(records):
@@ -103,9 +97,10 @@ def test_the_numbers_of_several_gpus_stand_by_the_number_of_processes(records):
         )
     assert [line.split(" | ")[-1] for line in lines_of(speed.scaling())] == ["100 % |", "50 % |"]
     assert "torchrun --nproc-per-node 2 -m lab bench" in speed.scaling()
-    assert speed.gpu_records() == speed.OLD_GPU_RECORDS
+    assert speed.gpu_records() == ()
 
 
-def test_a_setting_without_a_number_is_told_with_its_reason(records):
+def test_a_setting_without_a_number_is_told_with_its_reason(records, monkeypatch):
+    monkeypatch.setattr(speed, "H100_RECORDS", ())
     records("bench-h200-speed", [row("dpo", "trl", "fused kernels", False, 1.0, error="no room")])
     assert "fused kernels | no room |" in speed.failed_settings()

@@ -327,7 +327,11 @@ def test_a_run_that_ends_before_it_answers_is_named(tmp_path, monkeypatch):
 
 def test_a_run_appears_in_one_piece_and_leaves_nothing_else(tmp_path):
     run = new(tmp_path, "deep")
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "status.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.json",
+        "run.yaml",
+        "status.json",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"] and run.name == "deep"
 
 

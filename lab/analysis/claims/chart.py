@@ -44,7 +44,12 @@ def _memory_bar(records: Records, name: str) -> Measurement:
 
 def _time_bar(records: Records, name: str) -> Measurement:
     costs = relative_cost(dict(records["chain-tokens"]), "seconds", {name: name}, "ppo")
-    return _bar(name, ARTICLE_TIME[name], costs[name]["mean"], "Training time at equal tokens")
+    return _bar(
+        name,
+        ARTICLE_TIME[name],
+        costs[name]["mean"],
+        f"Training time at equal tokens ({records.times_from})",
+    )
 
 
 def dpo_memory(records: Records) -> Measurement:

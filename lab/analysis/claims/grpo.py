@@ -6,6 +6,7 @@ from lab.algorithms.advantages import group_advantages
 from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records
 from lab.analysis.comparison_words import judge, recorded_difference
+from lab.analysis.group_sizes import best_sizes_sentence
 from lab.analysis.group_statistics import ARTICLE_ADVANTAGES, ARTICLE_REWARDS, mean_and_std
 from lab.analysis.statistics import Interval
 from lab.config.methods import METHODS
@@ -96,7 +97,8 @@ def linear_cost(records: Records) -> Measurement:
         Verdict.HOLDS_HERE if linear else Verdict.FAILS_HERE,
         f"At {first['prompts']} prompts an update, G = {last['group_size']} instead of"
         f" {first['group_size']} samples {times:g} times as many completions and {tokens:.1f} times as"
-        " many tokens: the completions also grow longer as the run learns.",
+        " many tokens."
+        + (" The completions also grow longer as the run learns." if tokens > times else ""),
     )
 
 
@@ -111,7 +113,7 @@ def practical_group_size(records: Records) -> Measurement:
     return Measurement(
         Verdict.UNTESTABLE,
         f"This lab does not know what others do. Gold accuracy here at equal rollouts: {listed}"
-        f" ({table['seeds']} seeds, too few to tell them apart).",
+        f" ({table['seeds']} seeds). {best_sizes_sentence(table)}",
     )
 
 
@@ -134,8 +136,8 @@ def online_avoids_shift(records: Records) -> Measurement:
     words = {arm: tuned.compare(arm, "dpo") for arm in ("grpo", "online_dpo")}
     return Measurement(
         Verdict.HOLDS,
-        "GRPO trains on completions of its present policy, so its data cannot come from an older one. This"
-        " did not make it more accurate here: at equal tokens GRPO minus DPO is"
+        "GRPO trains on completions of its present policy, so its data cannot come from an older one. In"
+        " gold accuracy, tuned at equal tokens, GRPO minus DPO is"
         f" {words['grpo'].text}, online DPO minus DPO is {words['online_dpo'].text}.",
     )
 

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from lab.analysis.comparison_words import (
+    NOT_TOLD_APART,
     Difference,
     Judgement,
     judge,
@@ -53,6 +54,11 @@ class Records:
         """All methods and judges at defaults and equal tokens."""
         return Comparison(dict(self["chain-tokens"]))
 
+    @property
+    def times_from(self) -> str:
+        """The seeds and the device of the times, which are not those of the other records."""
+        return f"{self.tokens.seeds} seeds, {self.tokens.table['device']}"
+
 
 @dataclass(frozen=True)
 class TunedComparison:
@@ -70,7 +76,7 @@ class TunedComparison:
 
 
 class TunedResults:
-    """The record "tuned". A view is "tokens" or "kl"."""
+    """The record "tuned". A view is "defaults", "tokens" or "kl"."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -80,6 +86,11 @@ class TunedResults:
     def base(self) -> str:
         """Gold accuracy before training, as text."""
         return self._interval(self.table["base"]["gold/accuracy"]).text()
+
+    @property
+    def base_mean(self) -> float:
+        """Gold accuracy before training."""
+        return float(self.table["base"]["gold/accuracy"]["mean"])
 
     def arms(self, view: str = "tokens") -> list[str]:
         """Return the arms of a view, the highest gold accuracy first."""
@@ -124,6 +135,28 @@ class TunedResults:
         (word,) = judge([recorded_difference(after, before, self.seeds())])
         return word
 
+    def order_text(self, view: str = "tokens") -> str:
+        """Return which arm of a view has the highest mean, and the words for it and every other arm."""
+        best, *others = self.arms(view)
+        words = {
+            "better": "better than",
+            "worse": "worse than",
+            NOT_TOLD_APART: "not told apart from",
+        }
+        by_word: dict[str, list[str]] = {}
+        for arm in others:
+            word = self.compare(best, arm, view).word
+            by_word.setdefault(words.get(word, f"{word} of"), []).append(self.title(arm))
+        said = "; ".join(f"{word} {listed(titles)}" for word, titles in by_word.items())
+        return f"{self.title(best)} has the highest mean, {self.text(best, view)}. It is {said}."
+
+    def against_text(self, first: str, others: Sequence[str], view: str = "tokens") -> str:
+        """Return `first` minus each of the others, such as "GRPO minus DPO +0.02 ± 0.01, better"."""
+        return "; ".join(
+            f"{self.title(first)} minus {self.title(other)} {self.compare(first, other, view).text}"
+            for other in others
+        )
+
     def spread_difference(self, first: str, second: str) -> Difference:
         """Return how much farther the seeds of `first` lie from their median than those of `second`, at
         equal tokens (Brown and Forsythe 1974, with Welch's error).
@@ -148,6 +181,12 @@ def distances_from_median(values: Sequence[float]) -> list[float]:
     """Return how far each value lies from the median. Anchor: 1, 2, 6 give 1, 0, 4."""
     centre = median(values)
     return [abs(value - centre) for value in values]
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence: "a; b and c", since a title may hold a comma."""
+    *first, last = words
+    return f"{'; '.join(first)} and {last}" if first else last
 
 
 def percent(share: float) -> str:

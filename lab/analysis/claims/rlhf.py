@@ -1,8 +1,19 @@
 """Claims of the section on the pain points of RLHF."""
 
+from collections.abc import Iterable
+
 from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
-from lab.analysis.claims.records import Records
-from lab.analysis.comparison_words import Judgement, from_interval, judge, unpaired_difference
+from lab.analysis.claims.records import Records, number
+from lab.analysis.comparison_words import (
+    NOT_TOLD_APART,
+    Judgement,
+    from_interval,
+    judge,
+    unpaired_difference,
+)
+from lab.analysis.reward_ensembles import ensembles_sentence
+from lab.analysis.setting_changes import compare_falls, falls
+from lab.analysis.statistics import SHARE, Interval
 from lab.config.methods import METHODS
 
 SECTION = "Pain points of RLHF"
@@ -27,55 +38,89 @@ def four_models(records: Records) -> Measurement:
 
 
 def ppo_is_unstable(records: Records) -> Measurement:
-    """Compare the spread over seeds of PPO with that of DPO and of SFT."""
-    tuned = records.tuned
-    others = ("dpo", "sft")
-    words = judge(
-        [tuned.spread_difference("ppo", other) for other in others], words=("larger", "smaller")
+    """Compare PPO with every other method: how far gold accuracy falls with one changed setting, and how
+    far seeds differ.
+    """
+    table, tuned = records["sensitivity"], records.tuned
+    found = falls(table)
+    others = [method for method in found if method != "ppo"]
+    words = {method: word.word for method, word in compare_falls(table, "ppo", others).items()}
+    fallen = ", ".join(
+        f"{METHODS[method].title} {fall.difference.interval.mean:.2f} ± {fall.difference.interval.half:.2f}"
+        for method, fall in found.items()
     )
-    found = {word.word for word in words}
-    text = (
-        f"Gold accuracy over {tuned.seeds()} seeds, tuned, at equal tokens: PPO"
-        f" {tuned.range_text('ppo')}, DPO {tuned.range_text('dpo')}, SFT {tuned.range_text('sft')}."
-        f" The mean distance from the median, PPO minus DPO, is {words[0].text(3)}; PPO minus SFT is"
-        f" {words[1].text(3)}."
+    told = "; ".join(
+        f"{text} {_titles(method for method in others if words[method] == word) or 'none'}"
+        for word, text in (
+            ("larger", "larger than that of"),
+            ("smaller", "smaller than that of"),
+            (NOT_TOLD_APART, "not told apart from that of"),
+        )
     )
-    word = "larger" if found == {"larger"} else "smaller" if "smaller" in found else "mixed"
-    return Measurement(decide(word, holds="larger", fails="smaller"), text)
+    ranges = ", ".join(
+        f"{tuned.title(arm)} {tuned.range_text(arm)}" for arm in tuned.arms() if "." not in arm
+    )
+    return Measurement(
+        decide(_stands_out(list(words.values())), holds="most", fails="least"),
+        f"Gold accuracy with the central settings minus that with the worst change of one setting (÷"
+        f" {table['factor']:g} or × {table['factor']:g}, {table['seeds']} seeds): {fallen}. The fall of"
+        f" PPO is {told}. Lowest to highest of {tuned.seeds()} seeds, tuned, at equal tokens: {ranges}.",
+    )
+
+
+def _stands_out(words: list[str]) -> str:
+    """Return "most" if PPO's fall is larger than that of every other method, "least" if it is larger than
+    none and smaller than some, and "neither" otherwise.
+    """
+    if all(word == "larger" for word in words):
+        return "most"
+    return "least" if "larger" not in words and "smaller" in words else "neither"
+
+
+def _titles(methods: Iterable[str]) -> str:
+    return ", ".join(METHODS[method].title for method in methods)
 
 
 def reward_model_caps(records: Records) -> Measurement:
-    """Compare PPO with a reward model and with the rule as judge."""
-    tokens = records.tokens
-    word = tokens.judge_article("ppo@gold", "ppo")
-    online = tokens.judge_article("online_dpo@gold", "online_dpo")
-    text = (
-        f"PPO reaches a gold accuracy of {tokens.text('ppo')} with a reward model and"
-        f" {tokens.text('ppo@gold')} with the rule, which is never wrong. The rule minus the reward"
-        f" model is {word.text()} for PPO and {online.text()} for online DPO."
+    """Compare PPO and online DPO with the rule and with a reward model, at tuned settings."""
+    tuned = records.tuned
+    words = [tuned.compare(arm, f"{arm}.model") for arm in ("ppo", "online_dpo")]
+    return Measurement(
+        decide(words[0].word, holds="better", fails="worse"),
+        f"Tuned, at equal tokens, PPO reaches a gold accuracy of {tuned.text('ppo.model')} with a reward"
+        f" model and {tuned.text('ppo')} with the rule, which is never wrong. The rule minus the reward"
+        f" model is {words[0].text} for PPO and {words[1].text} for online DPO.",
     )
-    return Measurement(decide(word.word, holds="better", fails="worse"), text)
 
 
 def reward_model_is_exploited(records: Records) -> Measurement:
     """Look whether a reward model's score rises while gold accuracy falls below the base."""
-    tokens = records.tokens
-    base = tokens.base["gold/accuracy"]
-    arms = ("grpo@model", "online_dpo", "ppo")
+    table, base = records["overoptimisation"], records.tuned.base_mean
+    rows = [row for row in table["rows"] if row["reward_model"] == "2,000 pairs"]
     words = judge(
-        [from_interval(tokens.interval(arm), tokens.seeds, base) for arm in arms],
+        [
+            from_interval(Interval(row["gold"], row["gold_half"]), table["seeds"], base)
+            for row in rows
+        ],
         words=("higher", "lower"),
     )
-    lower = [tokens.title(arm) for arm, word in zip(arms, words) if word.word == "lower"]
-    text = (
-        f"Before training gold accuracy is {base:.2f}. After training against a reward model it is"
-        f" {tokens.text('grpo@model')} for GRPO, {tokens.text('online_dpo')} for online DPO and"
-        f" {tokens.text('ppo')} for PPO, while the reward model's own score ends at"
-        f" {tokens.text('grpo@model', 'proxy')}, {tokens.text('online_dpo', 'proxy')} and"
-        f" {tokens.text('ppo', 'proxy')}. Surely below the start: {', '.join(lower) or 'none'}. GRPO"
-        " has no KL term by default that would hold it back."
+    exploited = [
+        METHODS[row["method"]].title
+        for row, word in zip(rows, words)
+        if word.word == "lower" and row["proxy_last"] > row["proxy_first"]
+    ]
+    listed = "; ".join(
+        f"{METHODS[row['method']].title} {Interval(row['gold'], row['gold_half']).text(2, SHARE)} (score"
+        f" {number(row['proxy_first'])} to {number(row['proxy_last'])})"
+        for row in rows
     )
-    return Measurement(Verdict.HOLDS_HERE if lower else Verdict.UNDECIDED, text)
+    return Measurement(
+        Verdict.HOLDS_HERE if exploited else Verdict.UNDECIDED,
+        f"Before training gold accuracy is {base:.2f}. After {table['steps']} updates against a reward"
+        f" model of 2,000 pairs it is: {listed}. Surely below the start while the score rises:"
+        f" {', '.join(exploited) or 'none'}. GRPO has no KL term by default that would hold it back."
+        f" {ensembles_sentence(table)}".rstrip(),
+    )
 
 
 def judge_knob(records: Records, knob: str) -> tuple[Judgement, Judgement]:
@@ -146,8 +191,8 @@ def training_complexity(records: Records) -> Measurement:
     text = (
         f"At {tokens.mean('dpo', 'tokens'):,.0f} tokens PPO takes"
         f" {tokens.mean('ppo', 'seconds'):.0f} s and DPO {tokens.mean('dpo', 'seconds'):.0f} s of"
-        f" training time: {word.difference.interval.signed(0)} s, {word.word}. PPO also has to train"
-        " its reward model first; this time is not counted."
+        f" training time: {word.difference.interval.signed(0)} s, {word.word} ({records.times_from}). PPO"
+        " also has to train its reward model first; this time is not counted."
     )
     return Measurement(decide(word.word, holds="slower", fails="faster"), text)
 
@@ -181,14 +226,19 @@ CLAIMS = (
         ("ppo",),
     ),
     Claim(
-        "ppo-unstable", SECTION, "PPO training is unstable.", ppo_is_unstable, ("tuned",), ("ppo",)
+        "ppo-unstable",
+        SECTION,
+        "PPO training is unstable.",
+        ppo_is_unstable,
+        ("sensitivity", "tuned"),
+        ("ppo",),
     ),
     Claim(
         "reward-model-ceiling",
         SECTION,
         "RM quality directly caps the alignment ceiling.",
         reward_model_caps,
-        ("chain-tokens",),
+        ("tuned",),
         ("ppo", "online_dpo"),
     ),
     Claim(
@@ -196,7 +246,7 @@ CLAIMS = (
         SECTION,
         "The reward model is easy to exploit.",
         reward_model_is_exploited,
-        ("chain-tokens",),
+        ("overoptimisation", "tuned"),
         ("ppo",),
     ),
     Claim(

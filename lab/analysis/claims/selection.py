@@ -115,7 +115,7 @@ def dpo_is_fast(records: Records) -> Measurement:
     word = "faster" if found == {"faster"} else "slower" if "slower" in found else "mixed"
     return Measurement(
         decide(word, holds="faster", fails="slower"),
-        f"Training time at equal tokens: DPO {tokens.mean('dpo', 'seconds'):.0f} s, PPO"
+        f"Training time at equal tokens ({records.times_from}): DPO {tokens.mean('dpo', 'seconds'):.0f} s, PPO"
         f" {tokens.mean('ppo', 'seconds'):.0f} s, GRPO {tokens.mean('grpo', 'seconds'):.0f} s. DPO minus"
         f" PPO: {words[0].text(0)}; DPO minus GRPO: {words[1].text(0)}.",
     )
@@ -127,8 +127,8 @@ def grpo_for_reasoning(records: Records) -> Measurement:
     word, gain = tuned.compare("grpo", "dpo"), tuned.gain("grpo")
     return Measurement(
         decide(word.word, holds="better", fails="worse"),
-        f"On chains of arithmetic GRPO goes from {tuned.base} to {tuned.text('grpo')} ({gain.text()}), but"
-        f" GRPO minus DPO is {word.text} at equal tokens.",
+        f"On chains of arithmetic GRPO goes from {tuned.base} to {tuned.text('grpo')}"
+        f" ({gain.text()}). GRPO minus DPO is {word.text} at equal tokens.",
     )
 
 

@@ -125,6 +125,7 @@ def source_caption(table: Mapping[str, Any], more: str = "") -> None:
 def source_text(table: Mapping[str, Any], more: str = "") -> str:
     """The text of `source_caption`."""
     versions = f", torch {table['torch']}" if "torch" in table else ""
+    versions += f", commit {table['commit'][:12]}" if table.get("commit") else ""
     seeds = f"; {table['seeds']} seed{'s' * (table['seeds'] > 1)}" if "seeds" in table else ""
     return f"`{table['command']}` on {table['device']}{versions}{seeds}. {more}".strip()
 

@@ -144,7 +144,8 @@ def stability_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> st
     top = max(changes, key=changes.__getitem__)
     others = " and ".join(f"{name} {changes[name]:.2f}" for name in changes if name != top)
     return (
-        f"{text} {top} reacts most when one setting is changed ({changes[top]:.2f}; {others})."
+        f"{text} The mean of {top} changes most when one setting is divided or multiplied"
+        f" ({changes[top]:.2f}; {others})."
         + ("" if top == "RLHF" else " The article names PPO as the unstable method.")
     )
 

@@ -9,7 +9,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lab.analysis.comparison_words import NOT_TOLD_APART
 from lab.analysis.recorded_results import recorded_result
+from lab.analysis.reward_ensembles import ensembles_sentence, is_ensemble, single_reward_model
+from lab.analysis.setting_changes import compare_falls, falls
 from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
@@ -55,12 +58,62 @@ def knobs_section() -> None:
 
 
 def reward_models_section() -> None:
-    """Show gold accuracy while reward models are optimised; nothing if it is not recorded."""
+    """Show gold accuracy while reward models are optimised, then against ensembles of them; nothing if
+    it is not recorded.
+    """
     table = recorded_result("overoptimisation")
     if table is None:
         return
     st.subheader("Training against a reward model for too long", anchor=False)
-    text = reward_models_sentence(table["rows"])
+    single = [row for row in table["rows"] if not is_ensemble(row["reward_model"])]
+    text = reward_models_sentence(single)
+    _optimisation_figure(
+        table | {"rows": single}, "overoptimisation", f"One column for each reward model. {text}"
+    )
+    st.markdown(text)
+    source_caption(
+        table,
+        f"{table['steps']} updates. The curves are means over seeds and come from the training"
+        " batches. An open symbol marks the best gold accuracy. The axis is √KL as in arXiv"
+        " 2210.10760, here on a logarithmic scale.",
+    )
+    ensembles = [row for row in table["rows"] if is_ensemble(row["reward_model"])]
+    if ensembles:
+        ensembles_section(table, ensembles)
+
+
+def ensembles_section(table: dict[str, Any], ensembles: Sequence[Mapping[str, Any]]) -> None:
+    """Show one reward model beside ensembles of four with the same data."""
+    st.subheader("Against several reward models at once", anchor=False)
+    st.markdown(
+        "A remedy that people propose (arXiv 2310.02743): score each completion with several reward"
+        " models, trained with other seeds. The reward is the mean of their scores, or the mean minus"
+        " their standard deviation, which pays less where they disagree."
+    )
+    member = single_reward_model(ensembles[0]["reward_model"])
+    shown = [row for row in table["rows"] if row["reward_model"] == member]
+    still = sum(accuracy_drop(row) >= EXPLOITATION_DROP for row in ensembles)
+    text = (
+        f"{ensembles_sentence(table)} Gold accuracy still ends {EXPLOITATION_DROP:g} or more below its"
+        f" best in {still} of {len(ensembles)} cases with an ensemble."
+    )
+    _optimisation_figure(
+        table | {"rows": [*shown, *ensembles]},
+        "ensembles",
+        f"Left column: one reward model. Other columns: ensembles. {text}",
+    )
+    st.markdown(text)
+    source_caption(
+        table,
+        "Each member has the pairs of the left column and a seed of its own. The first member is the"
+        " reward model of the left column. Each score is centred on the pairs first.",
+    )
+
+
+def _optimisation_figure(table: dict[str, Any], key: str, text: str) -> None:
+    """Show gold accuracy above and the reward model's score below, over √KL; `text` is for screen
+    readers.
+    """
     numbers = pd.DataFrame(
         [
             {
@@ -77,18 +130,11 @@ def reward_models_section() -> None:
     )
     figure(
         overoptimisation_figure(table, theme()),
-        "overoptimisation",
-        "One column for each reward model, over √KL. Above: the gold accuracy of the rollouts."
-        f" Below: the score of the reward model. {text}",
+        key,
+        "Over √KL. Above: the gold accuracy of the rollouts. Below: the score of the reward model."
+        f" {text}",
         numbers,
         overoptimisation_narrow_layout(table),
-    )
-    st.markdown(text)
-    source_caption(
-        table,
-        f"{table['steps']} updates. The curves are means over seeds and come from the training"
-        " batches. An open symbol marks the best gold accuracy. The axis is √KL as in arXiv"
-        " 2210.10760, here on a logarithmic scale.",
     )
 
 
@@ -143,7 +189,28 @@ def knobs_sentence(table: Table) -> str:
         f" setting of each method, with its range of gold accuracy: {'; '.join(most)}."
         f" The mean of {METHOD_NAMES[rows[0]['method']]} changes most ({rows[0]['spread']:.2f}) and"
         f" that of {METHOD_NAMES[rows[-1]['method']]} least ({rows[-1]['spread']:.2f}); over"
-        f" {table['seeds']} seeds some of these means are uncertain, as the bars show."
+        f" {table['seeds']} seeds some of these means are uncertain, as the bars show.{_ppo_words(table)}"
+    )
+
+
+def _ppo_words(table: Table) -> str:
+    """Whether PPO loses more than the other methods with its worst setting; empty without PPO."""
+    others = [method for method in falls(table) if method != "ppo"]
+    if not others or "ppo-centre" not in table["runs"]:
+        return ""
+    words = {method: judged.word for method, judged in compare_falls(table, "ppo", others).items()}
+    said = [
+        f"{text} {' and '.join(METHOD_NAMES[method] for method in others if words[method] == word)}"
+        for word, text in (
+            ("larger", "larger than that of"),
+            ("smaller", "smaller than that of"),
+            (NOT_TOLD_APART, "not told apart from that of"),
+        )
+        if word in words.values()
+    ]
+    return (
+        " The article calls PPO unstable. PPO's fall from the central setting to its worst one is"
+        f" {', '.join(said)} (Holm's correction)."
     )
 
 

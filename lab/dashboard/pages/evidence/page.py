@@ -47,8 +47,8 @@ def page() -> None:
             with tab:
                 show()
     what_to_look_at(
-        "Look at the widths of the intervals before the order of the points: with three seeds many"
-        " intervals are wide. Each table names the command, the seeds and the device behind it."
+        "Look at the widths of the intervals before the order of the points. Each table names the"
+        " command, the seeds and the device behind it."
     )
     cannot_show(
         "Each experiment moves one thing on one task. A setting that matters little here may matter on"

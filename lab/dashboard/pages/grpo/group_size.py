@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.analysis.comparison_words import judge, recorded_difference
+from lab.analysis.group_sizes import best_sizes_sentence
 from lab.analysis.recorded_results import load_result
 from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption
@@ -118,29 +118,12 @@ def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
 
 
 def outcome_sentence(table: dict[str, Any]) -> str:
-    """The final gold accuracy with the smallest and the largest group, per budget, in numbers; the
-    two comparisons are one family.
-    """
-    gold = {
-        (row["budget"], row["group_size"]): Interval(**row["final"]["gold/accuracy"])
-        for row in table["rows"]
-    }
-    smallest, largest = SLIDER_GROUP_SIZES[0], SLIDER_GROUP_SIZES[-1]
-    ends = [(gold[b, smallest], gold[b, largest]) for b in group_size.BUDGET_TITLES]
-    judged = judge(
-        [recorded_difference(many, few, table["seeds"]) for few, many in ends],
-        words=("higher", "lower"),
-    )
-    parts = [
-        f"With {means}, it is {few.text(2, SHARE)} for G = {smallest} and {many.text(2, SHARE)} for"
-        f" G = {largest} (difference {judgement.text()})."
-        for means, (few, many), judgement in zip(group_size.BUDGET_TITLES.values(), ends, judged)
-    ]
+    """The best group size of each budget and its comparison with the others, in numbers."""
     return (
         "The figure shows gold accuracy (the share of right answers on held-out prompts) after"
-        f" {table['rows'][0]['steps'][-1]} updates. {' '.join(parts)} With equally many completions,"
-        " a larger group measures each prompt better but sees fewer prompts. With equally many"
-        " prompts, a larger group costs more."
+        f" {table['rows'][0]['steps'][-1]} updates, over {table['seeds']} seeds."
+        f" {best_sizes_sentence(table)} With equally many completions, a larger group measures each"
+        " prompt better but sees fewer prompts. With equally many prompts, a larger group costs more."
     )
 
 

@@ -206,12 +206,12 @@ def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def prediction_answer(guess: str) -> None:
-    """Show, after a guess, the spread over seeds in the recorded comparison."""
-    table = load_result("chain-cpu")
+    """Show, after a guess, the spread over seeds in the recorded comparison at default settings."""
+    table = load_result("tuned")
     spreads = {
-        row["title"]: max(gold) - min(gold)
-        for row in table["methods"]
-        if (gold := [run["gold/accuracy"] for run in table["runs"][row["method"]]])
+        row["title"]: row["highest"] - row["lowest"]
+        for row in table["rows"]
+        if row["view"] == "defaults"
     }
     middle = sorted(spreads.values())[len(spreads) // 2]
     right = GUESSES[(middle >= 0.02) + (middle > 0.10)]
@@ -220,4 +220,4 @@ def prediction_answer(guess: str) -> None:
         f" {', '.join(f'{gap:.2f} for {title}' for title, gap in spreads.items())}. The middle one"
         f" of these is {right}. Two single runs that differ by so little can differ by chance."
     )
-    source_caption(table | {"seeds": table["plan"]["seeds"]})
+    source_caption(table)
