@@ -70,11 +70,13 @@ def tolerates_deviation(records: Records) -> Measurement:
     (word,) = judge(
         [recorded_difference(ends[0], ends[-1], table["seeds"])], words=("larger", "smaller")
     )
+    falling = all(a.mean > b.mean for a, b in zip(ends, ends[1:]))
     listed = ", ".join(f"{end.text(1)} for {row['beta']:g}" for row, end in zip(rows, ends))
     return Measurement(
         decide(word.word, holds="larger", fails="smaller"),
         f"KL of DPO to the base after {rows[0]['steps'][-1]} updates, in nats, by β: {listed}"
-        f" ({table['seeds']} seeds). The smallest minus the largest β: {word.text(1)}.",
+        f" ({table['seeds']} seeds). The smallest minus the largest β: {word.text(1)}."
+        + ("" if falling else " In between, a larger β does not always end nearer to the base."),
     )
 
 
