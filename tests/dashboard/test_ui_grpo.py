@@ -27,6 +27,7 @@ SECTIONS = {
     "Clipping": "clip",
     "Tokens": "log-ratios",
     "Learning to think": "thinking",
+    "Add or sharpen?": "pass-at-k",
 }
 
 
@@ -213,6 +214,14 @@ def test_clipping_ends_with_random_rewards_as_they_were_recorded():
         [recorded[f"random.{way}"]["gold/accuracy"]["mean"] for way in ("once", "clip", "free")]
     )
     assert "`python -m lab experiment random_rewards --seeds" in texts(app)
+
+
+def test_tokens_end_with_the_recorded_lengths_of_right_and_wrong_answers():
+    drawn = sent(open_page(more="Tokens"), "answer-length")
+    (row, *_) = load_result("answer_length")["rows"]
+    curves = {trace["yaxis"]: trace for trace in drawn["figure"]["data"][:2]}
+    assert list(curves["y"]["y"]) == pytest.approx(row["right_relative"]["mean"])
+    assert list(curves["y2"]["y"]) == pytest.approx(row["wrong_relative"]["mean"])
 
 
 def test_sections_can_be_put_away():

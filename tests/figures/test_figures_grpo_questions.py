@@ -81,6 +81,8 @@ def test_on_a_phone_the_panels_of_every_figure_are_stacked():
         (random_rewards_figure(tables), random_rewards_narrow_layout(tables)),
     ):
         figure.update_layout(narrow)
+        for axis in figure.select_xaxes():
+            assert axis.ticktext is None or len(axis.ticktext) == len(axis.tickvals)
         layout = figure.layout.to_plotly_json()
         panels = [layout[name]["domain"] for name in layout if name.startswith("yaxis")]
         assert all(below[1] < above[0] for above, below in zip(panels, panels[1:]))
