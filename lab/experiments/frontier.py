@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.statistics import NOT_NEGATIVE, Interval, interval, possible_range
-from lab.config.methods import METHODS, make_config
+from lab.config.methods import make_config
 from lab.experiments.arms import (
     EVALUATION_SAMPLES,
     Arm,
@@ -86,13 +86,7 @@ def arm_of(method: str, beta: float, data: str) -> Arm:
         method,
         knobs
         | (
-            {"batch_size": 64}
-            if method in ("grpo", "ppo")
-            else {
-                "data": data,
-                "pairs": PLAN.pairs,
-                "batch_size": 32 // METHODS[method].rows_per_example,
-            }
+            {"batch_size": 64} if method in ("grpo", "ppo") else {"data": data, "pairs": PLAN.pairs}
         ),
     )
 

@@ -62,6 +62,9 @@ def import_run(
     """
     if method and method not in METHODS:
         raise unknown("method", method, list(METHODS))
+    for text in known:
+        if "=" not in text:
+            raise LabError(f"'{text}' is no setting. Write SETTING=VALUE, such as beta=0.1.")
     records = read_foreign_records(source)
     method = method or method_of_names({name for row in records.rows.values() for name in row})
     rows = {
@@ -125,9 +128,7 @@ def method_of_names(names: set[str]) -> str:
 def _parsed(method: str, known: Sequence[str]) -> dict[str, Any]:
     settings = {}
     for text in known:
-        name, is_setting, value = text.partition("=")
-        if not is_setting:
-            raise LabError(f"'{text}' is no setting. Write SETTING=VALUE, such as beta=0.1.")
+        name, _, value = text.partition("=")
         settings[name] = parse_setting(METHODS[method].config, name, value)
     return settings
 

@@ -343,7 +343,7 @@ def test_the_guess_is_answered_with_what_was_measured(root, sent):
     app.segmented_control(key="guess").set_value("under 0.02").run()
     assert "The measured difference between the best and the worst seed" in texts(
         healthy(app)
-    ) and "python -m lab compare" in texts(app)
+    ) and "python -m lab experiment tuned" in texts(app)
 
 
 def test_of_a_hundred_long_runs_only_those_in_the_figure_are_read_whole(root, sent, monkeypatch):

@@ -125,7 +125,7 @@ def test_estimates_are_within_a_tenth_of_what_is_measured_here(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ({"model": "8b"}, "Accepted: 1.2b, 135m"),
+        ({"model": "9b"}, "Accepted: 1.2b, 135m"),
         ({"method": "pop"}, "Did you mean 'ppo'"),
         ({"optimizer": "adam"}, "Did you mean 'adamw'"),
         ({"batch_size": 0}, "at least 1"),

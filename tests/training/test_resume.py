@@ -482,7 +482,7 @@ def train(tmp_path, *more, **options):
         "train",
         "grpo",
         "--steps",
-        "400",
+        "4000",
         "--group-size",
         "4",
         "--batch-size",

@@ -86,8 +86,8 @@ def random_rewards_teach(records: Records) -> Measurement:
 
 
 def random_verdict(table: Mapping[str, Any]) -> Verdict:
-    """Return the verdict of one record: the claim holds where accuracy surely rises with the clip and is
-    surely higher than without it. It fails where accuracy surely does not rise, or rises as much without
+    """Return the verdict of one record: the claim holds where accuracy surely rises with the clip, and
+    rises more than without it. It fails where accuracy surely does not rise, or rises as much without
     the clip.
     """
     gain, clip = (
