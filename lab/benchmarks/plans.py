@@ -1,5 +1,5 @@
-"""What the benchmark measures: pieces, each some works on one size, in the order in which they are
-measured; and two plans of many pieces.
+"""The pieces of a benchmark: each is some works on one size. Plans put many pieces in the order in which
+they are measured.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ PLANS: dict[str, tuple[Piece, ...]] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for: one plan, or works on sizes."""
+    """The request of the command line: one plan, or works on sizes."""
 
     works: tuple[str, ...] = WORKS
     sizes: tuple[str, ...] = ("embedded",)

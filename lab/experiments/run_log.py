@@ -30,7 +30,7 @@ MEASURING_CODE = (
     "experiments/tuned_plan.py",
     "experiments/tuned_runs.py",
 )
-"""What the numbers of every run depend on, below `lab`."""
+"""The files and folders below `lab` on which the numbers of every run depend."""
 
 
 @cache

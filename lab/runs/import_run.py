@@ -21,7 +21,7 @@ from lab.storage.paths import runs_root
 
 IMPORT_FILE = "imported.json"
 UNKNOWN_SOURCE = "imported/unknown"
-"""What task and data of an imported run say, which its records do not tell."""
+"""The name of the task or data of an imported run: its records do not name them."""
 VERL_NAMES = {
     "actor/pg_loss": "loss",
     "actor/entropy": "entropy",
@@ -44,7 +44,7 @@ NO_METRICS = re.compile(
     r"(train/)?(epoch|total_flos|train_(loss|runtime|\w+_per_second))"
     r"|eval[_/](runtime|\w+_per_second)"
 )
-"""What a trainer logs about itself and not about the training."""
+"""Names that a trainer logs about itself and not about the training."""
 STEP_SECONDS = ("timing_s/step", "perf/time_per_step", "step_time", "train/step_time")
 
 
