@@ -38,7 +38,7 @@ QUIET = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScri
   && [...document.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))"""
 FIRST_FIGURE = """
 const figure = '.lab-figure .main-svg .trace, .lab-plot .main-svg .trace, .lab-play path.lab-run,'
-  + ' [data-testid=stImage] img, .lab-token';
+  + ' [data-testid=stImage] img, .lab-token, .lab-diagram-picture > *';
 const look = () => {
   if (document.querySelector(figure)) requestAnimationFrame(() => { window.firstFigure = performance.now(); });
   else requestAnimationFrame(look);
