@@ -224,6 +224,12 @@ def test_tokens_end_with_the_recorded_lengths_of_right_and_wrong_answers():
     assert list(curves["y2"]["y"]) == pytest.approx(row["wrong_relative"]["mean"])
 
 
+def test_the_lengths_are_shown_where_a_source_has_no_tokens_too():
+    app = opened("grpo", more="Tokens")
+    assert "has no log-probabilities of single tokens" in texts(app)
+    assert sent(app, "answer-length")["figure"]["data"]
+
+
 def test_sections_can_be_put_away():
     app = open_page()
     app.segmented_control(key="more").set_value(None).run()

@@ -20,15 +20,20 @@ COLOUR_RANGE_NATS = 3.0  # log-ratio at which a token's colour is full
 
 
 def token_section(source: GroupSource, size: int) -> None:
-    """Show one completion of the group token by token, and the credit that a token of each completion
-    gets. `size`: number of completions in the group.
+    """Show one completion of the group token by token, the credit that a token of each completion gets,
+    and how long completions become. `size`: number of completions in the group.
     """
-    if not source.tokens:
+    if source.tokens:
+        _completion_part(source, size)
+    else:
         st.markdown(
             "This source has no log-probabilities of single tokens. Pick one of the recorded"
             " policies above (Completions written by)."
         )
-        return
+    answer_length_part()
+
+
+def _completion_part(source: GroupSource, size: int) -> None:
     order = sorted(range(size), key=lambda i: -source.rewards[i])
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     longest = max(range(size), key=lambda i: len(source.tokens[order[i]]["tokens"]))
@@ -51,7 +56,6 @@ def token_section(source: GroupSource, size: int) -> None:
     _log_ratio_figure(source.tokens[order[rank]], is_end_policy)
     _credit_figure(source, order)
     source_caption(completion_pool())
-    answer_length_part()
 
 
 def _log_ratio_figure(row: dict[str, Any], is_end_policy: bool) -> None:
