@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from support.browser import box_at_rest
 
 from lab.course.build_notebooks import notebooks
 
@@ -120,7 +121,7 @@ def test_the_slider_of_a_notebook_moves_the_curve(page, jupyterlab):
         raise TimeoutError("the curve does not follow the keys")
     assert abs(sum(heights(figure)) - 1) < 1e-6
 
-    box = slider.bounding_box()
+    box = box_at_rest(slider)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()

@@ -3,7 +3,7 @@ pointing at its name, by tapping it and by the keyboard.
 """
 
 import pytest
-from support.browser import SECONDS, wait_for
+from support.browser import SECONDS, box_at_rest, wait_for
 
 from lab.config.methods import make_config
 from lab.runs.folder import create
@@ -35,7 +35,7 @@ def test_a_step_is_read_off_in_all_panels_and_a_run_is_seen_alone_by_its_name(pa
     panels = page.evaluate(f"Object.keys({PLOT}._fullLayout._plots).length")
     assert panels == 2
 
-    box = page.locator(".lab-plot .nsewdrag").first.bounding_box()
+    box = box_at_rest(page.locator(".lab-plot .nsewdrag").first)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     wait_for(lambda: page.evaluate(LABELS) == 2 * panels)  # of two runs, in each panel
     page.mouse.move(2, 2)

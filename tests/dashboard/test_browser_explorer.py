@@ -5,7 +5,7 @@ and keeps zoom, address and keyboard.
 import re
 
 import pytest
-from support.browser import SECONDS, VIEWPORT, opened, wait_for
+from support.browser import SECONDS, VIEWPORT, box_at_rest, opened, wait_for
 
 FIGURE = "document.getElementById('lab-policies-beta').closest('.lab-explorer').querySelector('.lab-figure')"
 TRACE = f"{FIGURE}.data[1].y.join()"  # the optimal policy's bars
@@ -43,7 +43,7 @@ def asked(page):
 def test_a_drag_moves_the_curve_before_the_slider_is_released_and_then_the_address(derivation):
     page = derivation
     assert slider(page).get_attribute("aria-valuetext") == "2"
-    box = slider(page).bounding_box()
+    box = box_at_rest(slider(page))
     draws, betas = [], set()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2)
     page.mouse.down()
@@ -77,7 +77,7 @@ def test_arrow_keys_and_presets_move_the_slider_and_the_page_follows(derivation)
 
 def test_a_zoom_survives_moves_and_answers_of_the_server(derivation):
     page = derivation
-    box = page.locator(".lab-explorer", has=slider(page)).locator(".nsewdrag").bounding_box()
+    box = box_at_rest(page.locator(".lab-explorer", has=slider(page)).locator(".nsewdrag"))
     page.mouse.move(box["x"] + 100, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + 110, box["y"] + 200, steps=4)

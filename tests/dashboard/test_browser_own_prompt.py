@@ -3,7 +3,7 @@ pointer, updates are real, and visitors share nothing.
 """
 
 import pytest
-from support.browser import SECONDS
+from support.browser import SECONDS, box_at_rest
 
 WATCH = """() => {
   const root = document.querySelector('.lab-group');
@@ -36,7 +36,7 @@ def texts(page):
 
 
 def middles(page, kind):
-    boxes = [card.bounding_box() for card in page.locator(f".lab-card.{kind}").all()]
+    boxes = [box_at_rest(card) for card in page.locator(f".lab-card.{kind}").all()]
     return [box["y"] + box["height"] / 2 for box in boxes]
 
 
@@ -44,7 +44,7 @@ def test_cards_rise_and_sink_and_the_formula_has_the_numbers_of_the_card_under_t
     page, server
 ):
     shown(page, server)
-    box = page.locator(".lab-mean").bounding_box()
+    box = box_at_rest(page.locator(".lab-mean"))
     assert max(middles(page, "lab-right")) < box["y"] < min(middles(page, "lab-wrong"))
     page.locator(".lab-card").nth(2).hover()
     assert page.locator(".lab-formula [data-part=a]").inner_text() == "+0.94"
@@ -56,7 +56,7 @@ def test_cards_rise_and_sink_and_the_formula_has_the_numbers_of_the_card_under_t
     assert page.locator(".lab-lit").get_attribute("data-at") == "0"
     page.set_viewport_size({"width": 390, "height": 844})  # Here better is to the right.
     lefts = [
-        [card.bounding_box()["x"] for card in page.locator(f".lab-card.{kind}").all()]
+        [box_at_rest(card)["x"] for card in page.locator(f".lab-card.{kind}").all()]
         for kind in ("lab-wrong", "lab-right")
     ]
     assert max(lefts[0]) < min(lefts[1])

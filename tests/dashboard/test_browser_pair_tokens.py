@@ -1,6 +1,6 @@
 """One pair of page DPO in a real browser: it stops at recorded updates only, and its tokens follow."""
 
-from support.browser import SECONDS, wait_for
+from support.browser import SECONDS, box_at_rest, wait_for
 
 from lab.analysis.recorded_results import load_result
 
@@ -20,7 +20,7 @@ def test_a_dragged_pair_shows_what_was_recorded_and_nothing_between(page, server
     assert page.evaluate(SUM) == sums(2, RUN["steps"].index(50))
     recorded = [sums(2, at) for at in range(len(RUN["steps"]))]
     page.locator(".lab-pair-curve").scroll_into_view_if_needed()
-    box = page.locator(".lab-handle-pair").bounding_box()
+    box = box_at_rest(page.locator(".lab-handle-pair"))
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from support.browser import SECONDS, go_to, wait_for
+from support.browser import SECONDS, box_at_rest, go_to, wait_for
 
 from lab.runs.folder import RunFolder
 
@@ -30,7 +30,7 @@ def test_it_plays_on_arrival_and_a_dragged_slider_forks_a_run_whose_curve_moves(
     page.get_by_role("button", name="Pause the recorded run").click()
     stands = points(page)
     slider = page.get_by_role("slider", name=re.compile("^β"))
-    box = slider.bounding_box()
+    box = box_at_rest(slider)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2, steps=4)
@@ -88,14 +88,25 @@ def test_on_a_phone_everything_stands_in_the_window_and_nothing_moves_for_who_wa
 
 
 DASHES = "getComputedStyle(document.querySelector('.lab-recorded')).strokeDasharray"
+MARK_AT = """([x, y]) => {
+  const box = [...document.querySelectorAll('[data-panel=reward] .lab-handle')].at(-1).getBoundingClientRect();
+  return box.left < x && x < box.right && box.top < y && y < box.bottom;
+}"""
 
 
 def press_mark(page):
     """Press the last mark, hold it until the run's next update has drawn the curves anew, and release
     it there.
     """
-    box = page.locator("[data-panel=reward] .lab-handle").last.bounding_box(timeout=3 * SECONDS)
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    def points_at_mark():
+        """The curves may be drawn anew, and the mark moved, before the pointer is there."""
+        box = box_at_rest(page.locator("[data-panel=reward] .lab-handle").last)
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        return page.evaluate(MARK_AT, [x, y])
+
+    wait_for(points_at_mark)
     pressed = page.locator("[data-panel=reward] .lab-run").element_handle(timeout=3 * SECONDS)
     page.mouse.down()
     page.wait_for_function("(line) => !line.isConnected", arg=pressed, timeout=3 * SECONDS)

@@ -3,7 +3,7 @@ screen readers until one has guessed or skipped, and the verdict stands beside t
 """
 
 import pytest
-from support.browser import SECONDS
+from support.browser import SECONDS, box_at_rest
 
 HIDDEN = "(key) => getComputedStyle(document.querySelector(`.st-key-${key} input`)).visibility"
 NEAR = """() => {
@@ -34,7 +34,7 @@ def test_a_figure_is_covered_until_a_guess_whose_verdict_stands_beside_the_butto
     plot.wait_for(state="attached", timeout=SECONDS)
     page.get_by_text("is covered until you guess or skip").wait_for(timeout=SECONDS)
     slider = page.locator(".st-key-bounded input").first
-    skip = page.get_by_role("radio", name="Skip").bounding_box()
+    skip = box_at_rest(page.get_by_role("radio", name="Skip"))
     assert 0 <= skip["x"] and skip["x"] + skip["width"] <= width
     assert not plot.is_visible() and not slider.is_visible()
     assert page.get_by_role("slider").count() == page.locator("input[type=range]:visible").count()

@@ -3,7 +3,7 @@ answered by a model.
 """
 
 import pytest
-from support.browser import SECONDS, wait_for
+from support.browser import SECONDS, box_at_rest, wait_for
 
 from lab.config.methods import make_config
 from lab.runs.folder import create
@@ -33,7 +33,7 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     plot.locator(".main-svg").first.wait_for(timeout=SECONDS)
     assert page.locator(".lab-legend").get_by_text("2 seeds of a").is_visible()
 
-    box = slider.bounding_box()
+    box = box_at_rest(slider)
     page.mouse.move(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
     page.mouse.down()
     seen = []

@@ -5,7 +5,7 @@ keyboard and a finger, a badge opens its measurement.
 import re
 
 import pytest
-from support.browser import SECONDS
+from support.browser import SECONDS, box_at_rest
 
 SCROLL = """([key, index, share]) => {  // puts a step at a share of the window's height
   const step = document.querySelectorAll(`#${key} .lab-step`)[index];
@@ -38,7 +38,7 @@ def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.locator("#loss output", has_text=re.compile("^0.5$")).wait_for(timeout=SECONDS)
     page.wait_for_function("location.hash === '#loss'", timeout=SECONDS)
     page.locator("#loss .lab-figure .main-svg").first.wait_for(timeout=SECONDS)
-    stage = page.locator("#loss .lab-stage").bounding_box()
+    stage = box_at_rest(page.locator("#loss .lab-stage"))
     assert 0 <= stage["y"] < 120  # it stays in view while the text goes by
 
     page.locator("#loss .lab-term", has_text="margin").last.hover()
@@ -90,7 +90,7 @@ def test_on_a_phone_the_figure_stays_above_the_text_and_a_tap_explains(browser, 
         scroll_to(page, "grpo", 2, 0.6)
         page.locator("#grpo .lab-diagram[data-at='2']").wait_for(timeout=SECONDS)
         stage, step = (
-            page.locator(f"#grpo {part}").bounding_box()
+            box_at_rest(page.locator(f"#grpo {part}"))
             for part in (".lab-stage", ".lab-step >> nth=2")
         )
         assert stage["y"] + stage["height"] <= step["y"] < 844

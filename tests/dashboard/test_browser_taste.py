@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.browser import SECONDS, wait_for
+from support.browser import SECONDS, box_at_rest, wait_for
 
 ROOT_ELEMENT = ".lab-labeller"
 ANSWERS = f"{ROOT_ELEMENT} .lab-answer .lab-answer-text"
@@ -67,7 +67,7 @@ def test_a_finger_labels_at_the_width_of_a_telephone(browser, server):
         page.goto(f"{server.url}/taste?set=touch")
         page.locator(ANSWERS).first.wait_for(timeout=SECONDS)
         before = shown(page)
-        boxes = [own.bounding_box() for own in page.locator(f"{ROOT_ELEMENT} .lab-answer").all()]
+        boxes = [box_at_rest(own) for own in page.locator(f"{ROOT_ELEMENT} .lab-answer").all()]
         assert all(box["width"] >= 300 and box["height"] >= 44 for box in boxes)
         page.locator(f"{ROOT_ELEMENT} .lab-answer").nth(1).tap()
         asked_after(page, before)

@@ -1,7 +1,7 @@
 """The Train page in a real browser: a zoom while the curves grow, one click from a fresh clone."""
 
 import pytest
-from support.browser import SECONDS, grow, running, wait_for
+from support.browser import SECONDS, box_at_rest, grow, running, wait_for
 
 from lab.runs.folder import RunFolder
 
@@ -11,7 +11,7 @@ def test_a_zoom_survives_the_growth_of_the_curves(page, server, trainer):
     folder = running(server.runs, "a", trainer)
     page.goto(f"{server.url}/?run=a")
     page.locator(".lab-plot .main-svg").first.wait_for(timeout=SECONDS)
-    box = page.locator(".lab-plot .nsewdrag").first.bounding_box()
+    box = box_at_rest(page.locator(".lab-plot .nsewdrag").first)
     page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + 22, steps=8)

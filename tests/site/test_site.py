@@ -14,7 +14,7 @@ import threading
 from statistics import fmean, stdev
 
 import pytest
-from support.browser import CHROMIUM, ROOT, SECONDS, VIEWPORT, wait_for
+from support.browser import CHROMIUM, ROOT, SECONDS, VIEWPORT, box_at_rest, wait_for
 
 from lab.course.build_notebooks import notebooks
 
@@ -110,7 +110,7 @@ def slider(page, figure, name):
 
 def place(page, figure, name, share):
     """The point of a slider at this share of its track."""
-    box = slider(page, figure, name).bounding_box()
+    box = box_at_rest(slider(page, figure, name))
     return box["x"] + 9 + share * (box["width"] - 18), box["y"] + box["height"] / 2
 
 

@@ -188,6 +188,20 @@ def wait_for(condition, seconds=60):
     raise TimeoutError("It did not happen in time.")
 
 
+def box_at_rest(locator) -> dict[str, float]:
+    """Where the element stands, in pixels, once it stands still: one that is drawn anew or moves while
+    it is measured (playwright then says None, or an old place) is measured again.
+    """
+    places = [None]
+
+    def rests():
+        places.append(locator.bounding_box(timeout=SECONDS))
+        return places[-1] is not None and places[-1] == places[-2]
+
+    wait_for(rests)
+    return places[-1]
+
+
 def opened(page, server, path: str):
     """Open a page of the dashboard and wait until plotly has drawn its first figure."""
     page.goto(f"{server.url}/{path}")
