@@ -14,7 +14,7 @@ def drawn_step(page):
     return int(page.locator(".lab-plot").get_attribute("data-step", timeout=SECONDS) or 0)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_server(
     page, own_server
 ):

@@ -51,7 +51,7 @@ def noted(page) -> list[str]:
     return problems
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_without_errors_and_everybody_can_use_it(page, server, axe, noted, name):
     page.set_viewport_size(VIEWPORT)

@@ -26,7 +26,7 @@ def finished(root, name, seed):
     folder.write_status("finished", 20)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_step_is_read_off_in_all_panels_and_a_run_is_seen_alone_by_its_name(page, server):
     finished(server.runs, "a", 0)
     finished(server.runs, "b", 1)

@@ -58,7 +58,7 @@ def differences(quick: dict, whole: dict) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("address", "slider", "places"),
     [

@@ -43,7 +43,7 @@ CUT = """() => [...document.querySelectorAll('.lab-samples-box, .lab-samples-box
   .map((part) => part.textContent.slice(0, 60))"""
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_tables_of_completions_wrap_and_cut_nothing_on_a_phone(page, server):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{server.url}/grpo?from=the%20base&more=Learning%20to%20think")

@@ -8,7 +8,7 @@ import pytest
 from support.browser import SECONDS, go_to, opened
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_click_on_a_node_picks_it_and_pages_switch_in_a_moment(page, server):
     opened(page, server, "map?method=dpo")
     page.locator(".st-key-graph svg text").filter(has_text=re.compile("^IPO$")).first.click(

@@ -23,7 +23,7 @@ def tabbed_ids(page, presses):
     return reached
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_figure_is_covered_until_a_guess_whose_verdict_stands_beside_the_buttons(
     page, server, width
@@ -49,7 +49,7 @@ def test_a_figure_is_covered_until_a_guess_whose_verdict_stands_beside_the_butto
     assert page.get_by_text("Right. For every β").is_visible()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_skipped_question_and_an_address_with_a_state_show_the_figure(page, server):
     page.goto(f"{server.url}/ipo-kto?beta=0.5")
     page.locator(".st-key-bounded .main-svg").first.wait_for(timeout=SECONDS)

@@ -24,7 +24,7 @@ def finished(root, name, steps=100, **knobs):
     folder.write_status("finished", steps)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, server):
     finished(server.runs, "a")
     finished(server.runs, "b", seed=1)
@@ -67,7 +67,7 @@ def test_a_replay_follows_every_move_and_a_deleted_run_is_taken_back(page, serve
     wait_for(lambda: all((server.runs / name / "config.json").exists() for name in "ab"))
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_typed_prompt_is_answered_by_the_model_and_what_is_no_prompt_is_refused(page, server):
     page.goto(f"{server.url}/talk?guess=Skip")
     first = page.locator(".lab-token").first

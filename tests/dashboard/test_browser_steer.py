@@ -52,7 +52,7 @@ def come_back(page, slider):
     raise TimeoutError("The page Train does not come back.")
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_two_browsers_that_look_at_two_runs_of_a_slow_server_steer_neither_until_a_key_is_pressed(
     browser, slow, trainer
 ):

@@ -26,7 +26,7 @@ def scroll_to(page, key, index, share):
         page.wait_for_function(NOW, arg=[key, index], timeout=SECONDS)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{server.url}/story")
@@ -74,7 +74,7 @@ def test_scrolling_sets_step_and_beta_and_words_light_up(page, server):
     page.locator("#rlhf .lab-diagram[data-at='1']").wait_for(timeout=SECONDS)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_on_a_phone_the_figure_stays_above_the_text_and_a_tap_explains(browser, server):
     context = browser.browser.new_context(
         viewport={"width": 390, "height": 844}, reduced_motion="reduce", has_touch=True

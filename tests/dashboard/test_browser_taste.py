@@ -28,7 +28,7 @@ def asked_after(page, before):
     return shown(page)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_keys_label_undo_and_skip_and_a_reload_loses_nothing(page, server):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{server.url}/taste?set=keys")
@@ -57,7 +57,7 @@ def test_keys_label_undo_and_skip_and_a_reload_loses_nothing(page, server):
     assert len(rows(server, "keys")) == 1 and shown(page) == third
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_finger_labels_at_the_width_of_a_telephone(browser, server):
     telephone = browser.browser.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True

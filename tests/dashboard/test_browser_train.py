@@ -6,7 +6,7 @@ from support.browser import SECONDS, box_at_rest, grow, running, wait_for
 from lab.runs.folder import RunFolder
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_zoom_survives_the_growth_of_the_curves(page, server, trainer):
     folder = running(server.runs, "a", trainer)
     page.goto(f"{server.url}/?run=a")
@@ -31,7 +31,7 @@ def test_a_zoom_survives_the_growth_of_the_curves(page, server, trainer):
     assert page.evaluate("document.querySelector('.lab-plot').data.some(t => t.x.includes(59))")
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_card_fills_the_form_and_start_trains_it(page, server):
     page.goto(f"{server.url}/train?method=dpo&beta=0.5")
     page.locator(".lab-plot .main-svg").first.wait_for(

@@ -45,7 +45,7 @@ CUT = """(main) => [...main.querySelectorAll('.katex-display')]  // formulas tha
   .filter((formula) => formula.scrollWidth > formula.clientWidth + 4).map((formula) => formula.textContent)"""
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, server):
     """One visit: from page to page by its link, and on each the window narrows, the system's theme
     changes and the window widens again.

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 VISITORS = 10
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_ten_sessions_at_once_see_each_their_own_run_and_steer_it_alone(own_server, trainer):
     server = own_server
     folders = [running(server.runs, f"run-{i}", trainer) for i in range(VISITORS)]

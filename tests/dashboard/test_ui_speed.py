@@ -81,7 +81,7 @@ def test_a_tick_of_six_runs_of_two_thousand_points_reads_one_row_and_sends_only_
     assert sum(len(run["traces"]) for run in sent["runs"]) < 1_500_000
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
     tmp_path, monkeypatch
 ):

@@ -208,7 +208,7 @@ def reachable(tmp_path):
         server.kill()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -379,7 +379,7 @@ def test_two_processes_run_at_a_time_and_each_ends_with_its_visitor(leaving):
     wait_for(lambda: not sleepers())
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_eight_tabs_that_ask_for_an_estimate_start_two_processes_and_leave_none(own_server):
     """Each tab asks for another estimate, in its address."""
 
@@ -567,7 +567,7 @@ def test_a_report_on_an_upload_quotes_no_model_outside(root, tmp_path, monkeypat
     visitor_processes.clear_cached_results()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_path_that_is_typed_into_data_shows_nothing_of_the_file(root, tmp_path):
     """The whole way: the form, the queue, the training process, the page."""
     secret = tmp_path / "secret.csv"

@@ -367,7 +367,7 @@ def test_a_damaged_run_can_be_deleted_and_brought_back(root):
         discard(root, "nowhere")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_page_that_lists_runs_shows_the_sound_ones_and_says_what_is_wrong_with_the_others(
     root, tmp_path, monkeypatch
 ):

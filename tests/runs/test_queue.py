@@ -270,7 +270,7 @@ def test_a_training_process_that_ends_at_once_leaves_a_failed_run_with_its_log(t
     )
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_the_queue_is_worked_off_by_a_process_that_outlives_its_page(tmp_path):
     page = subprocess.run(
         [

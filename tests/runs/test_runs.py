@@ -206,7 +206,7 @@ def test_two_processes_cannot_train_one_run(tmp_path):
         other.wait()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_launched_run_outlives_its_starter_obeys_commands_and_leaves_everything(tmp_path):
     folder = launch("grpo", QUICK | {"steps": 400}, "live", tmp_path)
     assert folder.state == "running" and folder.status()["pid"] != os.getpid()
@@ -246,7 +246,7 @@ def uninterrupted(config, changed):
     return rows
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_run_killed_twice_is_readable_interrupted_and_resumes_as_if_nothing_had_happened(
     tmp_path,
 ):

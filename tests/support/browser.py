@@ -39,7 +39,7 @@ FLAGS = [
     "--disable-sync",
 ]
 VIEWPORT = {"width": 1280, "height": 1000}
-SECONDS = 60_000  # milliseconds that a page may take on a busy machine
+SECONDS = 120_000  # milliseconds that a page may take on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def grow(folder: RunFolder, first: int, last: int) -> None:
     )
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     for _ in range(seconds * 10):
         if value := condition():
             return value

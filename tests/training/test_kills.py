@@ -6,7 +6,7 @@ import pytest
 from kills import survive
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are not forked there")
 @pytest.mark.parametrize("method", ["dpo", "ppo"])
 def test_a_killed_run_loses_nothing_that_was_written_and_ends_as_if_it_had_not_been_killed(

@@ -509,7 +509,7 @@ def test_a_closed_terminal_stops_a_run_as_a_polite_kill_does_and_several_are_one
         wait(lambda: folder.status()["step"] >= 2 or process.poll() is not None)
         for _ in range(3):
             os.kill(process.pid, signal.SIGHUP)
-        assert process.wait(60) == 0
+        assert process.wait(200) == 0
     assert (
         folder.state == "stopped"
         and (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
@@ -531,7 +531,7 @@ def test_a_reader_that_goes_away_ends_the_printing_and_not_the_training(tmp_path
         )  # Every twentieth update is printed.
         assert folder.state == "running"
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(200) == 0
     assert folder.state == "stopped"
 
 
