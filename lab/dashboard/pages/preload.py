@@ -9,7 +9,7 @@ import streamlit as st
 
 from lab.dashboard.pages.registry import PAGES
 
-ANALYSIS_MODULES = (  # pages import these inside of functions, because these import torch
+ANALYSIS_MODULES = (  # pages import these, and pandas, inside of functions: importing them takes long
     "lab.analysis.loss_curves",
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
@@ -45,7 +45,7 @@ def start_imports(url: str) -> threading.Thread | None:
 
 def _import_modules() -> None:
     _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
-    _import_all(ANALYSIS_MODULES)
+    _import_all(("pandas", *ANALYSIS_MODULES))
 
 
 def _import_all(modules: list[str] | tuple[str, ...]) -> None:
