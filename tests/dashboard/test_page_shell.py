@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
+import streamlit
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
 from lab.dashboard.pages import page_shell, preload
@@ -57,6 +59,21 @@ def test_a_page_names_the_server_and_plotly(path, relation, imported):
     assert headers[b"content-length"] == str(len(body)).encode() and b"etag" not in headers
     assert b"if-none-match" not in request
     assert imported == [path.rpartition("/")[2]]
+
+
+def test_a_page_names_each_module_that_streamlit_fetches_late_once():
+    names = re.findall(
+        r'rel="modulepreload" crossorigin href="./static/js/([^"]+)"', answer("/")[1]
+    )
+    folder = Path(streamlit.__file__).parent / "static"
+    assert {"PageLink", "Html", "BidiComponent"} <= {name.partition(".")[0] for name in names}
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name not in (folder / "index.html").read_text("utf-8")
+        for imported in re.findall(
+            r'"\./([^"]+\.js)"', (folder / "static/js" / name).read_text("utf-8")
+        ):
+            assert imported in names or imported in (folder / "index.html").read_text("utf-8")
 
 
 def test_the_server_is_at_the_address_without_the_page():
