@@ -102,7 +102,11 @@ def test_a_page_is_imported_once_and_an_unknown_address_imports_nothing(monkeypa
     imports = []
     monkeypatch.setattr(preload, "_started", set())
     monkeypatch.setattr(preload.importlib, "import_module", imports.append)
-    for url in ("dpo", "dpo", "../etc", ""):
+    for url in ("dpo", "dpo", "../etc", "", "start"):
         if thread := preload.start_imports(url):
             thread.join()
-    assert imports == ["lab.dashboard.pages.dpo.page", *preload.ANALYSIS_MODULES]
+    assert imports == [
+        "lab.dashboard.pages.dpo.page",
+        *preload.ANALYSIS_MODULES,
+        "lab.dashboard.pages.play.page",
+    ]
