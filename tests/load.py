@@ -254,6 +254,7 @@ def main():
         minutes = FIRST_PAGE_MINUTES if asked.first_page else MINUTES
     if not 0 < minutes <= 60:
         parser.error("--minutes takes a number above 0 and up to 60")
+    say(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     say(
         f"{asked.sessions} sessions of {'the first page' if asked.first_page else 'page Train'} for"
         f" {60 * minutes:.0f} s, and at most {PATIENCE:.0f} s more; the server starts first"

@@ -38,6 +38,7 @@ REST = 0.05  # CPU seconds a second of a server and a browser at rest
 WARM_UP_MOVES = 3  # before the measured ones: the browser compiles the script
 URLS = tuple("" if entry.default else entry.url for entry in PAGES)
 SLIDERS = ".lab-slider input[type=range], .lab-replay input[type=range]"
+FIGURES = ".main-svg, .lab-play svg, .lab-token, .lab-card, [data-testid=stImage] img"
 FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 QUIET = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState !== 'running'
   && [...document.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))"""
@@ -104,7 +105,11 @@ def drag_page(browser: Browser, url: str, name: str) -> dict[str, float]:
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(url)
-    page.locator(".main-svg, .lab-play svg, .lab-token").first.wait_for(timeout=SECONDS)
+    page.locator(FIGURES).first.wait_for(timeout=SECONDS, state="attached")
+    if (skip := page.get_by_role("radio", name="Skip")).count():  # it uncovers the figure
+        skip.first.click()
+        if page.locator(SLIDERS).count():
+            page.locator(SLIDERS).first.wait_for(timeout=SECONDS)
     for figure in page.locator(".lab-live[data-figure]").all():  # the site fetches what is near
         figure.scroll_into_view_if_needed()
         figure.locator(".main-svg").first.wait_for(timeout=SECONDS)
@@ -120,7 +125,8 @@ def drag_page(browser: Browser, url: str, name: str) -> dict[str, float]:
         found[f"{name} {label}"] = task
         print(
             f"{name:12} {label:28} {task:6.1f} ms a move, {script:6.1f} in scripts;"
-            f" {hover:.1f} ms without pressing; {load()}"
+            f" {hover:.1f} ms without pressing; {load()}",
+            flush=True,
         )
     page.close()
     return found
