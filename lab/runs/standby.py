@@ -22,6 +22,7 @@ class Standby:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._timer: threading.Timer | None = None
 
     def warm(self) -> None:
         """Start the process if none waits; return at once. It ends with this process, unless it got a
@@ -41,6 +42,17 @@ class Standby:
             except OSError:  # A run then starts in a new process, which says why it cannot.
                 return
             self._started = time.monotonic()
+
+    def warm_later(self, seconds: float) -> None:
+        """Call `warm` after some seconds; return at once. While a process or an earlier call waits,
+        nothing happens.
+        """
+        with self._lock:
+            if self._is_ready() or (self._timer is not None and self._timer.is_alive()):
+                return
+            self._timer = threading.Timer(seconds, self.warm)
+            self._timer.daemon = True
+            self._timer.start()
 
     def take(self, path: Path) -> subprocess.Popen[bytes] | None:
         """Let the waiting process train the run at `path`, and return the process; None if none waits.

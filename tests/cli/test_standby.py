@@ -4,6 +4,7 @@ it.
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ from support.browser import wait_for
 
 from lab.config.methods import make_config
 from lab.runs import launch
+from lab.runs import standby as standby_module
 from lab.runs.folder import create
 from lab.runs.standby import STANDBY_COMMAND, Standby
 from lab.runs.states import RunState
@@ -41,6 +43,31 @@ def test_a_run_is_trained_by_the_process_that_waited_and_its_log_is_in_the_folde
     assert folder.status()["state"] == "finished" and folder.status()["pid"] == waiting.pid
     assert "finished" in (folder.path / "log.txt").read_text()
     assert standby.take(folder.path) is None
+
+
+def test_a_process_is_started_later_and_once(monkeypatch):
+    starts = []
+
+    def popen(command, **options):
+        starts.append(command)
+        return subprocess.Popen(command, **options)
+
+    monkeypatch.setattr(
+        standby_module, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": popen})
+    )
+    later = Standby((sys.executable, "-c", "input()"))
+    later.warm_later(3600)
+    waiting = later._timer
+    later.warm_later(0)
+    assert later._timer is waiting and starts == []
+    waiting.cancel()
+    waiting.join()
+    for _ in range(3):
+        later.warm_later(0)
+        later._timer.join()
+    assert len(starts) == 1
+    later._process.stdin.close()
+    later._process.wait()
 
 
 def test_the_process_ends_when_nobody_can_give_it_a_run_any_more():

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
+import streamlit
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
 from lab.dashboard.pages import page_shell, preload
@@ -59,6 +61,21 @@ def test_a_page_names_the_server_and_plotly(path, relation, imported):
     assert imported == [path.rpartition("/")[2]]
 
 
+def test_a_page_names_each_module_that_streamlit_fetches_late_once():
+    names = re.findall(
+        r'rel="modulepreload" crossorigin href="./static/js/([^"]+)"', answer("/")[1]
+    )
+    folder = Path(streamlit.__file__).parent / "static"
+    assert {"PageLink", "Html", "BidiComponent"} <= {name.partition(".")[0] for name in names}
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert name not in (folder / "index.html").read_text("utf-8")
+        for imported in re.findall(
+            r'"\./([^"]+\.js)"', (folder / "static/js" / name).read_text("utf-8")
+        ):
+            assert imported in names or imported in (folder / "index.html").read_text("utf-8")
+
+
 def test_the_server_is_at_the_address_without_the_page():
     pattern = re.search(r"replace\(/(.*)/, '/'\)", answer("/dpo")[1]).group(1).replace(r"\/", "/")
     found = {
@@ -85,7 +102,11 @@ def test_a_page_is_imported_once_and_an_unknown_address_imports_nothing(monkeypa
     imports = []
     monkeypatch.setattr(preload, "_started", set())
     monkeypatch.setattr(preload.importlib, "import_module", imports.append)
-    for url in ("dpo", "dpo", "../etc", ""):
+    for url in ("dpo", "dpo", "../etc", "", "start"):
         if thread := preload.start_imports(url):
             thread.join()
-    assert imports == ["lab.dashboard.pages.dpo.page", *preload.ANALYSIS_MODULES]
+    assert imports == [
+        "lab.dashboard.pages.dpo.page",
+        *preload.ANALYSIS_MODULES,
+        "lab.dashboard.pages.play.page",
+    ]

@@ -58,7 +58,14 @@ def test_the_recipe_writes_the_bundle_its_licence_and_removes_the_old_bundle(tmp
     monkeypatch.setattr(recipe.install, "__defaults__", (tmp_path,))
     recipe.main()
     assert {path.name for path in tmp_path.iterdir()} == {PLOTLY_FILE_NAME, "plotly-LICENSE.txt"}
-    assert "drawing" in (tmp_path / PLOTLY_FILE_NAME).read_text("utf-8")
+    written, shipped = (
+        (folder / PLOTLY_FILE_NAME).read_text("utf-8") for folder in (tmp_path, ROOT / "static")
+    )
+    assert "drawing" in written
+    # the line must be the first one: Chromium looks for it nowhere else
+    assert {text.partition("\n")[0] for text in (written, shipped)} == {
+        "//# allFunctionsCalledOnLoad"
+    }
 
 
 def test_a_bundle_of_another_version_is_refused(tmp_path):

@@ -114,6 +114,7 @@ def test_a_picture_is_valid_escapes_its_words_and_moves_only_what_is_lit():
         "b",
     ]
     assert text.count('class="moving"') == 1 and "prefers-reduced-motion: reduce" in text
+    assert "infinite" not in text  # each frame paints the whole diagram
     head = [
         tuple(map(float, p.split(",")))
         for p in re.findall(r'polygon points="([^"]*)"', text)[1].split()

@@ -143,7 +143,7 @@ def test_a_visitor_of_a_server_that_only_shows_sees_the_play_and_cannot_fork(
     monkeypatch.setattr(actions, "listens_on_localhost", lambda: False)
     monkeypatch.setattr(sys, "argv", ["app.py"])
     warmed = []
-    monkeypatch.setattr(actions.STANDBY, "warm", lambda: warmed.append(1))
+    monkeypatch.setattr(actions.STANDBY, "warm_later", warmed.append)
     sent = element(opened("play"))
     assert "it is read-only" in sent["refusal"] and sent["methods"]["ppo"]["points"]
     fork_command = {"action": "fork", "method": "dpo", "step": 50, "changes": {"beta": 0.5}}

@@ -45,15 +45,13 @@ LIGHT = [
     "storage",
     "errors",
     "analysis.diagnose",
+    "analysis.claims",
     "runs",
     "data.readers",
     "data.examples",
     "cli",
     "figures",
-    "dashboard.pages.play",
-    "dashboard.pages.train",
-    "dashboard.pages.runs",
-    "dashboard.pages.talk",
+    "dashboard",
 ]
 HEAVY = ["torch", "transformers", "peft"]
 

@@ -4,8 +4,6 @@ from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records, number, percent
 from lab.analysis.comparison_words import from_interval, judge, recorded_difference
 from lab.analysis.data_quality import judged_changes
-from lab.analysis.derivation import derive
-from lab.analysis.loss_curves import along_margin, equal_push_margin
 from lab.analysis.statistics import Interval
 from lab.config.methods import METHODS
 
@@ -18,7 +16,9 @@ BETAS = (0.05, 0.1, 0.2, 0.5)
 
 
 def _identity(names: tuple[str, ...], words: str) -> Measurement:
-    """The largest error of identities of the derivation, over the article's β."""
+    """The largest error of identities of the derivation, over the article's β. Imports torch."""
+    from lab.analysis.derivation import derive
+
     worst = max(derive(beta).errors[name] for beta in BETAS for name in names)
     size = "less than a millionth" if worst < ROUNDING else f"{worst:.1g}"
     return Measurement(
@@ -50,7 +50,11 @@ def partition_cancels(records: Records) -> Measurement:
 
 
 def steeper_with_beta(records: Records) -> Measurement:
-    """Compare the push of the loss over β, at a margin of 0 and where the order turns round."""
+    """Compare the push of the loss over β, at a margin of 0 and where the order turns round. Imports
+    torch.
+    """
+    from lab.analysis.loss_curves import along_margin, equal_push_margin
+
     pushes = [along_margin("dpo", (0.0,), beta=beta).push[0] for beta in BETAS]
     crossing = equal_push_margin(BETAS[0], BETAS[-1])
     rising = all(a < b for a, b in zip(pushes, pushes[1:]))

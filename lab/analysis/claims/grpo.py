@@ -1,13 +1,9 @@
 """Claims of the section on GRPO and of the figure on offline and online methods."""
 
-import torch
-
-from lab.algorithms.advantages import group_advantages
 from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records
 from lab.analysis.comparison_words import judge, recorded_difference
 from lab.analysis.group_sizes import best_sizes_sentence
-from lab.analysis.group_statistics import ARTICLE_ADVANTAGES, ARTICLE_REWARDS, mean_and_std
 from lab.analysis.statistics import Interval
 from lab.config.methods import METHODS
 
@@ -30,12 +26,11 @@ def no_critic(records: Records) -> Measurement:
 
 
 def relative_ranking(records: Records) -> Measurement:
-    """Compare the advantages of two groups with equal ranks."""
+    """Compare the advantages of two groups with equal ranks. Imports torch."""
+    from lab.analysis.group_statistics import advantages_by_variant
+
     groups = ((3.0, 2.0, 1.0), (9.0, 2.0, 1.0))
-    advantages = [
-        group_advantages(torch.tensor(group, dtype=torch.float64), 3, scale="group").tolist()
-        for group in groups
-    ]
+    advantages = [advantages_by_variant(group, "group") for group in groups]
     by_rank = all(abs(a - b) < ROUNDED for a, b in zip(*advantages))
     listed = " and ".join(
         f"{group} get {', '.join(f'{a:+.2f}'.replace('-', '−') for a in found)}"
@@ -49,7 +44,11 @@ def relative_ranking(records: Records) -> Measurement:
 
 
 def printed_advantages(records: Records) -> Measurement:
-    """Compare the advantages that the article prints with its formula, for both standard deviations."""
+    """Compare the advantages that the article prints with its formula, for both standard deviations.
+    Imports torch.
+    """
+    from lab.analysis.group_statistics import ARTICLE_ADVANTAGES, ARTICLE_REWARDS, mean_and_std
+
     errors = {}
     for name, population in (("the population's std", True), ("the unbiased std", False)):
         mean, std = mean_and_std(ARTICLE_REWARDS, population)

@@ -6,7 +6,6 @@ from lab.analysis.claims.claim import Claim, Measurement, Verdict, decide
 from lab.analysis.claims.records import Records
 from lab.analysis.comparison_words import judge, paired_difference
 from lab.analysis.data_quality import judged_changes
-from lab.analysis.loss_curves import along_margin
 
 SECTION = "IPO and KTO"
 
@@ -32,7 +31,11 @@ def ipo_prevents_overfitting(records: Records) -> Measurement:
 
 
 def ipo_margin_is_finite(records: Records) -> Measurement:
-    """Compare the push of both losses at and beyond IPO's target, and the margins of recorded pairs."""
+    """Compare the push of both losses at and beyond IPO's target, and the margins of recorded pairs. Imports
+    torch.
+    """
+    from lab.analysis.loss_curves import along_margin
+
     rows = {row["name"]: row for row in records["margins"]["rows"]}
     target = 1 / (2 * rows["IPO"]["beta"])
     ipo = along_margin("ipo", (target, 2 * target), beta=rows["IPO"]["beta"]).push

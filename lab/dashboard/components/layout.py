@@ -3,7 +3,7 @@ sources, and the folded notes.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -76,15 +76,21 @@ def url_number(name: str, low: int, high: int, start: int) -> None:
 
 
 def figure(
-    chart: go.Figure, key: str, alt: str, table: Any = None, narrow: dict[str, Any] | None = None
+    chart: go.Figure,
+    key: str,
+    alt: str,
+    table: Callable[[], Any] | Any = None,
+    narrow: dict[str, Any] | None = None,
 ) -> None:
-    """Show a figure and, folded under it, its numbers as a `table`. `alt` describes the figure for
-    screen readers; `narrow` is described in `slider_figure`.
+    """Show a figure and, folded under it, its numbers as a `table`, or the one that the function
+    `table` returns: it is called when the figure has been sent. `alt` describes the figure for screen
+    readers; `narrow` is described in `slider_figure`.
     """
     slider_figure(chart, key=key, alt=alt, narrow=narrow)
     if table is not None:
         with st.expander("As a table"):
-            st.dataframe(table, hide_index=True, key=f"{key}-table")
+            numbers = table() if callable(table) else table
+            st.dataframe(numbers, hide_index=True, key=f"{key}-table")
 
 
 def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:

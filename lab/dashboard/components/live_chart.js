@@ -204,10 +204,11 @@ function draw(state) {
   const began = performance.now();
   if (!data || !Plotly || !plot.isConnected) return;
   const width = plot.clientWidth;
-  if (!width) return;
+  if (!width) { state.width = 0; return; }
   const columns = width < 620 ? 1 : width < 1000 ? 2 : width < 1500 ? 3 : 4;
   const layout = structuredClone(data.layouts[columns]);
   const theme = themeOf(state);
+  Object.assign(state, { width, dark: isDark(state.root) });
   layout.template = { layout: structuredClone(theme) };  // plotly changes what it gets
   const until = data.replay ? state.until : Infinity;
   unmask(state);
@@ -259,7 +260,10 @@ export default function ({ data: [data], parentElement, setStateValue }) {
     const root = element(parentElement, "div", "lab-live");
     state = { root, legend: element(root, "div", "lab-legend"), plot: element(root, "div", "lab-plot"), names: new Map(), revision: 1 };
     states.set(parentElement, state);
-    state.unwatch = watch(root, parentElement, () => draw(state));
+    state.unwatch = watch(root, parentElement, () => {
+      if (state.drawn && state.width === state.plot.clientWidth && state.dark === isDark(root)) return;  // Streamlit marks its elements at every run
+      draw(state);
+    });
   }
   state.setStateValue = setStateValue;
   const text = JSON.stringify(data);

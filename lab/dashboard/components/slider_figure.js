@@ -43,9 +43,15 @@ function pictureOf(state) {  // what stands in the figure at the present values
   return { traces, layout };
 }
 
+function isHidden(state) {  // whether nothing can be drawn now; what was drawn before counts as old then
+  const hidden = !state.Plotly || !state.figure || !state.plot.isConnected || !state.plot.clientWidth;
+  if (hidden && state.drawn) state.drawn.width = 0;
+  return hidden;
+}
+
 function redraw(state, slider) {  // after a move: only what has changed, where that can be drawn by itself
-  const { plot, Plotly, drawn } = state;
-  if (!Plotly || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
+  const { plot, drawn } = state;
+  if (isHidden(state)) return Promise.resolve();
   const picture = pictureOf(state);
   if (drawn?.by !== slider || drawn.width !== plot.clientWidth || state.busy) return draw(state);
   if (!quickRedraw(plot, drawn, picture, frameOf(slider))) return draw(state);
@@ -61,8 +67,8 @@ function settle(state) {  // plotly takes over what was drawn while the hand mov
 }
 
 function draw(state) {
-  const { plot, Plotly, figure } = state;
-  if (!Plotly || !figure || !plot.isConnected || !plot.clientWidth) return Promise.resolve();
+  const { plot, Plotly } = state;
+  if (isHidden(state)) return Promise.resolve();
   const narrow = plot.clientWidth < NARROW;
   const picture = pictureOf(state);
   state.drawn = { ...picture, by: state.sliders.at(-1), width: plot.clientWidth };
@@ -204,6 +210,7 @@ function make(parentElement) {
   state.dark = isDark(root);
   state.unwatch = watch(root, parentElement, () => {
     const dark = isDark(root);
+    if (dark === state.dark && state.drawn?.width === state.plot.clientWidth) return;  // Streamlit marks its elements at every run
     if (dark !== state.dark) state.setStateValue("dark", dark);  // the page runs again, for what Python draws in the theme's colours
     state.dark = dark;
     draw(state);

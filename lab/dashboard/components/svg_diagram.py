@@ -1,4 +1,7 @@
-"""Diagrams of boxes and arrows as SVG; the elements of the present step are highlighted and move."""
+"""Diagrams of boxes and arrows as SVG; the elements of the present step are highlighted and move.
+
+They move for under five seconds: a browser paints the whole diagram anew for every frame of it.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +11,7 @@ from lab.figures.palette import REFERENCE_COLOUR, THEMES, theme_colour
 
 STYLE = """<style>
 svg { font-family: "Source Sans 3", "Source Sans Pro", "Segoe UI", Helvetica, Arial, sans-serif; }
-.moving { stroke-dasharray: 8 5; animation: flow 0.8s linear infinite; }
+.moving { stroke-dasharray: 8 5; animation: flow 0.8s linear 6; }
 @keyframes flow { to { stroke-dashoffset: -13; } }
 @media (prefers-reduced-motion: reduce) { .moving { animation: none; } }
 </style>"""

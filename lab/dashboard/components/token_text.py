@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.dashboard.components.js_component import js_component
@@ -59,6 +58,8 @@ def token_view(answer: Mapping[str, Any], *, key: str, label: str, parts: int) -
 
 def token_table(answer: Mapping[str, Any], *, key: str) -> None:
     """Show the numbers of every token, folded."""
+    import pandas as pd
+
     numbers = {
         "log π, nats": answer["policy_logps"],
         "log π_ref, nats": answer["reference_logps"],

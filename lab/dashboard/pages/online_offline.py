@@ -1,9 +1,9 @@
 """Page Online and offline: how much of the policy's present completions its training data contains."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
@@ -20,6 +20,9 @@ from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.data_flow import ALT_TEXTS, FEATURES, flow_picture
 from lab.figures.drift import DRIFT_AXIS_TITLES, DRIFT_PANELS, drift_figure, drift_narrow_layout
 from lab.figures.palette import METHOD_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUESTION = "Does the training data still contain what the policy writes?"
 SENTENCE = (
@@ -79,7 +82,7 @@ def page() -> None:
             drift_figure(table["rows"], METHODS_OF_MODE[mode], panel, theme()),
             panel,
             f"{DRIFT_AXIS_TITLES[panel]}, over updates. {text}",
-            drift_table(table["rows"], METHODS_OF_MODE[mode], panel),
+            partial(drift_table, table["rows"], METHODS_OF_MODE[mode], panel),
             drift_narrow_layout(len(METHODS_OF_MODE[mode])),
         )
     with st.container(key="drift-sentence"):
@@ -180,8 +183,10 @@ def article_verdict(rows: dict[str, Any]) -> str:
     return shifted + "." + online_note
 
 
-def drift_table(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> pd.DataFrame:
+def drift_table(rows: list[dict[str, Any]], methods: tuple[str, ...], panel: str) -> "pd.DataFrame":
     """The numbers of a panel as a table, one row per evaluation."""
+    import pandas as pd
+
     return pd.concat(
         [
             pd.DataFrame(

@@ -1,13 +1,18 @@
 """Completes the HTML page that Streamlit sends before any page has run.
 
 Streamlit's script looks for the server at the page's own address first, which fails at every page
-but the first; it fetches plotly.js only when a figure arrives, and Python imports a page's libraries
-only when the script runs. The completed HTML says where the server is and names plotly.js, and the
-import starts at once.
+but the first; it fetches plotly.js and its own modules for links, HTML and components only when such
+an element arrives, and Python imports a page's libraries only when the script runs. The completed
+HTML says where the server is and names plotly.js and the modules, and the import starts at once.
 """
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from streamlit.file_util import get_static_dir
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
 from lab.dashboard.pages.preload import start_imports
@@ -22,6 +27,8 @@ HEAD = b"<head>"
 CHANGED_HEADERS = (b"content-length", b"etag", b"last-modified")
 LEFT_OUT_REQUEST_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
 WITHOUT_PLOTLY = ("play.page", "talk.page")
+LATE_MODULES = ("PageLink", "Html", "BidiComponent")  # of Streamlit, in the order of every page
+_IMPORT = re.compile(r'(?:\bfrom|\bimport)"\./([\w.-]+\.js)"')
 
 
 def head_elements(url: str) -> str:
@@ -35,7 +42,29 @@ def head_elements(url: str) -> str:
         "<script>window.__streamlit = { BACKEND_BASE_URL: location.origin +"
         rf" location.pathname.replace(/\/({names})?\/?$/, '/') }};</script>"
         f'<link rel="{relation}" as="script" href="./app/static/{PLOTLY_FILE_NAME}">'
+        + "".join(
+            f'<link rel="modulepreload" crossorigin href="./static/js/{name}">'
+            for name in late_module_files()
+        )
     )
+
+
+@cache
+def late_module_files() -> tuple[str, ...]:
+    """The files of `LATE_MODULES` and of what they import, without those that Streamlit's own page
+    names. Empty for a Streamlit whose files have other names.
+    """
+    folder = Path(get_static_dir())
+    named = set(re.findall(r"static/js/([\w.-]+\.js)", (folder / "index.html").read_text("utf-8")))
+    scripts = folder / "static" / "js"
+    waiting = [path.name for name in LATE_MODULES for path in sorted(scripts.glob(f"{name}.*.js"))]
+    found: dict[str, None] = {}
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found and name not in named:
+            found[name] = None
+            waiting += _IMPORT.findall((scripts / name).read_text("utf-8"))
+    return tuple(found)
 
 
 class PageShell:

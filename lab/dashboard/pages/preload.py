@@ -9,7 +9,7 @@ import streamlit as st
 
 from lab.dashboard.pages.registry import PAGES
 
-ANALYSIS_MODULES = (  # pages import these inside of functions, because these import torch
+ANALYSIS_MODULES = (  # pages import these, and pandas, inside of functions: importing them takes long
     "lab.analysis.loss_curves",
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
@@ -31,12 +31,13 @@ def start_preload() -> threading.Thread:
 
 def start_imports(url: str) -> threading.Thread | None:
     """Start to import what the page at `url` needs, unless that was started before, and return the
-    thread at once. A URL that is no page's imports nothing.
+    thread at once. The empty URL is that of the first page; one that is no page's imports nothing.
     """
-    modules = [f"lab.dashboard.pages.{entry.module}" for entry in PAGES if entry.url == url]
-    if not modules or url in _started:
+    entry = next((page for page in PAGES if url in (page.url, "" if page.default else None)), None)
+    if entry is None or entry.url in _started:
         return None
-    _started.add(url)
+    _started.add(entry.url)
+    modules = [f"lab.dashboard.pages.{entry.module}"]
     modules += ANALYSIS_MODULES if url in PAGES_WITH_CURVES else ()
     thread = threading.Thread(target=_import_all, args=(modules,), daemon=True)
     thread.start()
@@ -45,7 +46,7 @@ def start_imports(url: str) -> threading.Thread | None:
 
 def _import_modules() -> None:
     _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
-    _import_all(ANALYSIS_MODULES)
+    _import_all(("pandas", *ANALYSIS_MODULES))
 
 
 def _import_all(modules: list[str] | tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ READ_ONLY_NOTICE = (
     " delete or upload anything. To allow it, start the dashboard on localhost, or add"
     f" `-- {ALLOW_FLAG}` to its command line."
 )
+PREPARE_DELAY_SECONDS = 1.0  # A browser draws its page in this time, which takes all of a core.
 VISITORS_MAY_ACT_NOTICE = (
     f"Other computers can reach this dashboard, and it was started with `{ALLOW_FLAG}`: everybody"
     " who opens it can start, change, stop and delete runs."
@@ -110,11 +111,11 @@ def resume_run(root: Path, name: str) -> None:
 
 
 def prepare_training() -> None:
-    """Start a process that waits for a run, so that the next run trains at once; nothing if the
-    dashboard is read-only.
+    """Start a process that waits for a run, when the page has been drawn, so that the next run trains
+    at once; nothing if the dashboard is read-only.
     """
     if not refusal():
-        STANDBY.warm()
+        STANDBY.warm_later(PREPARE_DELAY_SECONDS)
 
 
 @requires_permission

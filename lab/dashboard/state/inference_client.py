@@ -18,6 +18,7 @@ from lab.errors import LabError
 
 SERVE_COMMAND = (sys.executable, "-m", "lab", "talk", "--serve")
 ANSWER_TIMEOUT_SECONDS = 90.0  # includes the time to load the model
+WARM_DELAY_SECONDS = 1.0  # a browser draws its page in this time, which takes all of a core
 IDLE_SECONDS = 600.0  # the process ends after so long without a question
 
 
@@ -34,12 +35,17 @@ class InferenceWorker:
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._error_output: IO[bytes] | None = None
         self._idle_timer: threading.Timer | None = None
+        self._warm_timer: threading.Timer | None = None
 
     def warm(self) -> None:
-        """Start the process if it does not run, so that its libraries are loaded before the first
-        question; returns at once.
+        """Start the process a little later if it does not run, so that its libraries are loaded before
+        the first question; returns at once.
         """
-        self._running_process()
+        with self._process_lock:
+            if self._warm_timer is None or not self._warm_timer.is_alive():
+                self._warm_timer = threading.Timer(WARM_DELAY_SECONDS, self._running_process)
+                self._warm_timer.daemon = True
+                self._warm_timer.start()
 
     def _running_process(self) -> subprocess.Popen[bytes]:
         """The process, which this starts if it does not run."""
@@ -105,6 +111,8 @@ class InferenceWorker:
     def close(self) -> None:
         """End the process."""
         with self._process_lock:
+            if self._warm_timer:
+                self._warm_timer.cancel()
             if self._process:
                 if self._process.poll() is None:
                     self._process.kill()

@@ -1,8 +1,7 @@
 """Section of page Choose: the article's bar chart beside the measured one."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recommend import model_count
@@ -20,6 +19,9 @@ from lab.figures.comparison import (
     comparison_narrow_layout,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 ARM_OF_TITLE = {"ppo": "ppo", "dpo": "dpo", "grpo": "grpo"}
 METHOD_TITLES = {"ppo": "RLHF (PPO)", "dpo": "DPO", "grpo": "GRPO"}
 MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
@@ -33,7 +35,7 @@ def article_chart(table: dict[str, Any], measured: dict[str, Any]) -> None:
         article_beside_measured(measured, METHOD_TITLES, theme()),
         "article",
         f"The article's chart and the measured one. {text}",
-        bars_table(measured),
+        lambda: bars_table(measured),
         comparison_narrow_layout(len(measured)),
     )
     with st.container(key="article-sentence"):
@@ -76,8 +78,10 @@ def memory_source() -> str:
     )
 
 
-def bars_table(measured: dict[str, Any]) -> pd.DataFrame:
+def bars_table(measured: dict[str, Any]) -> "pd.DataFrame":
     """The article's bars and the measured ones as a table."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recommend import model_count
@@ -42,6 +41,8 @@ ARTICLE_QUALITIES = {
 
 def qualities_table(measured: Comparison) -> None:
     """Show the table and, under it, one sentence per quality: whether article and measurement agree."""
+    import pandas as pd
+
     st.subheader("The article's table with measurements", anchor=False)
     cells = measured_cells(measured, recorded_result("sensitivity"))
     rows = [

@@ -1,9 +1,8 @@
 """A recorded comparison of methods: figure, table, and the differences between methods."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import family_note, judged_differences
@@ -11,6 +10,9 @@ from lab.analysis.statistics import Interval, possible_range
 from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
 from lab.runs.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NARROW_LAYOUT = {
     "height": 640,
@@ -42,7 +44,7 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
         gold_against_kl(table["methods"], table["base"], theme()),
         key,
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
-        comparison_frame(table),
+        lambda: comparison_frame(table),
         NARROW_LAYOUT,
     )
     with st.expander("Differences in gold accuracy between every two methods"):
@@ -51,8 +53,10 @@ def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
         st.caption(family_note(len(differences)))
 
 
-def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+def comparison_frame(table: Mapping[str, Any]) -> "pd.DataFrame":
     """The measures of every method as a table."""
+    import pandas as pd
+
     task_measures = [
         name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"
     ]
@@ -77,8 +81,10 @@ def interval_text(measure: Mapping[str, float], name: str) -> str:
     return Interval(measure["mean"], measure["half"]).text(digits, possible_range(name))
 
 
-def differences_frame(table: Mapping[str, Any]) -> pd.DataFrame:
+def differences_frame(table: Mapping[str, Any]) -> "pd.DataFrame":
     """The differences in gold accuracy between every two methods and their words, as a table."""
+    import pandas as pd
+
     titles = {row["method"]: row["title"] for row in table["methods"]}
     return pd.DataFrame(
         [

@@ -4,9 +4,8 @@ optimisation of a reward model.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.comparison_words import NOT_TOLD_APART
@@ -18,6 +17,9 @@ from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
 from lab.figures.sensitivity import knob_name, knob_word, sensitivity_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A reward model is exploited if gold accuracy ends this far below its best.
 EXPLOITATION_DROP = 0.05
@@ -33,27 +35,33 @@ def knobs_section() -> None:
         return
     st.subheader("How much each setting matters", anchor=False)
     text = knobs_sentence(table)
-    heads = {name: text.format(table["factor"]) for name, text in KNOB_SETTINGS.items()}
-    numbers = pd.DataFrame(
-        [
-            {"setting": knob_name(row)}
-            | {head: Interval(**row[name]).text(2, SHARE) for name, head in heads.items()}
-            | {"spread": round(row["spread"], 2)}
-            for row in table["rows"]
-        ]
-    )
     figure(
         sensitivity_figure(table, theme()),
         "sensitivity",
         f"One row for each setting: gold accuracy with the setting divided by {table['factor']:g},"
         f" at its default, and multiplied by {table['factor']:g}, with intervals. {text}",
-        numbers,
+        lambda: knobs_table(table),
     )
     st.markdown(text)
     source_caption(
         table,
         f"One setting is changed at a time. Bars are 95 % intervals; {table['evaluation']}. The rule"
         " scores the completions of online methods.",
+    )
+
+
+def knobs_table(table: Table) -> "pd.DataFrame":
+    """The gold accuracy at each value of each knob as a table."""
+    import pandas as pd
+
+    heads = {name: text.format(table["factor"]) for name, text in KNOB_SETTINGS.items()}
+    return pd.DataFrame(
+        [
+            {"setting": knob_name(row)}
+            | {head: Interval(**row[name]).text(2, SHARE) for name, head in heads.items()}
+            | {"spread": round(row["spread"], 2)}
+            for row in table["rows"]
+        ]
     )
 
 
@@ -114,6 +122,8 @@ def _optimisation_figure(table: dict[str, Any], key: str, text: str) -> None:
     """Show gold accuracy above and the reward model's score below, over √KL; `text` is for screen
     readers.
     """
+    import pandas as pd
+
     numbers = pd.DataFrame(
         [
             {

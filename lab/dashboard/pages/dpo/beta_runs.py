@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -89,6 +88,8 @@ def _accuracy(row: dict[str, Any], at: int) -> Interval:
 
 def beta_section() -> None:
     """Show runs that differ in β, with a slider over their updates."""
+    import pandas as pd
+
     result = recorded_result("beta")
     if result is None:
         return

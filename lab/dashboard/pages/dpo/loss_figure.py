@@ -2,16 +2,18 @@
 
 from functools import lru_cache
 from statistics import fmean
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.slider_figure import Slider
 from lab.figures.dpo import Curve, loss_and_pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BETA_PRESETS = (0.05, 0.1, 0.2, 0.5)  # the article's
 
@@ -117,8 +119,10 @@ def loss_sentence(beta: float, step: int, run: str) -> str:
     )
 
 
-def pairs_table(beta: float, step: int, run: str) -> pd.DataFrame:
+def pairs_table(beta: float, step: int, run: str) -> "pd.DataFrame":
     """The pairs of the figure at `beta` and `step` as a table."""
+    import pandas as pd
+
     row = recorded_dpo_runs()[run]
     at = row["steps"].index(step)
     _, losses, pushes = loss_curve(beta, tuple(row["margins"][at]))

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.comparison_words import from_interval, judge, recorded_difference
@@ -15,6 +14,9 @@ from lab.dashboard.components.layout import cannot_show, figure, page_link, sour
 from lab.dashboard.pages.choose.method_comparison import interval_text, method_comparison
 from lab.figures.frontier import FRONTIER_NARROW_LAYOUT, frontier_figure, methods_in_order
 from lab.figures.palette import METHOD_NAMES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A policy repeats itself if its share of repeated bigrams is this much above the base's.
 REPETITION_RISE = 0.05
@@ -224,8 +226,10 @@ def repetition_sentence(rows: Sequence[FrontierRow], before: float, seeds: int) 
     )
 
 
-def frontier_table(table: Table) -> pd.DataFrame:
+def frontier_table(table: Table) -> "pd.DataFrame":
     """The final measures of every method with every β, as a table."""
+    import pandas as pd
+
     heads = {
         "reward": "gold reward",
         "gold/accuracy": "positive, share",

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -131,6 +130,8 @@ def run_estimate(arguments: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def show_estimate(estimate: dict[str, Any]) -> None:
     """Show the estimate in words, and the memory by kind of tensor as stacked bars."""
+    import pandas as pd
+
     text = estimate_sentence(estimate)
     st.markdown(text)
     table = pd.DataFrame(

@@ -3,9 +3,8 @@ that can be fooled and by a coin; groups of five sizes.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.comparison_words import from_interval, judge, recorded_difference
@@ -16,6 +15,9 @@ from lab.dashboard.pages.grpo.group_size import outcome_sentence, outcome_table
 from lab.dashboard.state.arithmetic_text import restatement_sentence, sum_kinds_sentence
 from lab.figures import group_size
 from lab.figures.arithmetic import REWARD_TITLES, arithmetic_figure, arithmetic_narrow_layout
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TITLE = "A language model"
 CANNOT_SHOW = (
@@ -193,10 +195,12 @@ def cost_sentence(rows: Sequence[ArithmeticArm]) -> str:
     )
 
 
-def arms_table(arms: Sequence[ArithmeticArm]) -> pd.DataFrame:
+def arms_table(arms: Sequence[ArithmeticArm]) -> "pd.DataFrame":
     """The arms at every evaluation, as a table; reward, length and entropy are of the update before
     it.
     """
+    import pandas as pd
+
     rows = []
     for row in arms:
         at = dict(

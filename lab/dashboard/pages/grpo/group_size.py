@@ -2,9 +2,8 @@
 advantages, and dead groups.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.group_sizes import best_sizes_sentence
@@ -13,6 +12,9 @@ from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption
 from lab.dashboard.pages.grpo.group_source import SLIDER_GROUP_SIZES, GroupSource, completion_pool
 from lab.figures import group_size, groups
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @st.cache_data(show_spinner="Drawing groups …")
@@ -52,6 +54,8 @@ def prediction_answer(guess: str) -> str:
 
 def error_and_cost_section() -> None:
     """Show the article's claim about larger groups beside the measured error and cost."""
+    import pandas as pd
+
     (error, length, prompts), table = error_by_group_size(), load_result("groups")
     seconds = seconds_per_update(table)
     figure(
@@ -99,8 +103,10 @@ def seconds_per_update(table: dict[str, Any]) -> list[float]:
     return [rows[size]["seconds"][-1] / len(rows[size]["steps"]) for size in SLIDER_GROUP_SIZES]
 
 
-def outcome_table(table: dict[str, Any]) -> pd.DataFrame:
+def outcome_table(table: dict[str, Any]) -> "pd.DataFrame":
     """The final measures of the runs of every group size, as a table."""
+    import pandas as pd
+
     return pd.DataFrame(
         [
             {
@@ -131,6 +137,8 @@ def scaling_section(source: GroupSource, size: int) -> None:
     """Show the advantages of the present group under every way to scale them. `size`: its number of
     completions.
     """
+    import pandas as pd
+
     from lab.analysis.group_statistics import ADVANTAGE_VARIANTS, advantages_by_variant
 
     rewards = sorted(source.rewards[:size], reverse=True)
@@ -185,6 +193,8 @@ def dead_shares() -> tuple[dict[str, list[float]], dict[str, list[float]], dict[
 
 def dead_groups_section() -> None:
     """Show the share of groups that teach nothing: observed, and by the formula."""
+    import pandas as pd
+
     from lab.analysis.group_statistics import expected_dead_share
 
     observed, expected, rate = dead_shares()

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.config.number_text import signed_number
@@ -62,6 +61,8 @@ def _log_ratio_figure(row: dict[str, Any], is_end_policy: bool) -> None:
     """Show log π − log π_ref of every token of a completion; π is the policy at the end of training
     or the policy that wrote the completion.
     """
+    import pandas as pd
+
     policy_logps = row["end_logps" if is_end_policy else "old_logps"]
     ratios = [policy - reference for policy, reference in zip(policy_logps, row["reference_logps"])]
     figure(
@@ -84,6 +85,8 @@ def _credit_figure(source: GroupSource, order: list[int]) -> None:
     """Show the credit of one token of each completion under three reductions. `order`: the indices of
     the completions, best reward first.
     """
+    import pandas as pd
+
     from lab.analysis.group_statistics import advantages_by_variant, token_credit
 
     lengths = [len(source.tokens[i]["tokens"]) for i in order]

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 
-import pandas as pd
 import streamlit as st
 
 from lab.dashboard.components.layout import cannot_show, page_heading, page_link, what_to_look_at
@@ -107,6 +106,8 @@ def example_pair_rows(count: int = 4) -> list[dict[str, str]]:
 
 def data_section() -> None:
     """Show the same data as preference pairs and as completions with a thumb up or down."""
+    import pandas as pd
+
     pairs = example_pair_rows()
     st.subheader("The data of both kinds", anchor=False)
     st.markdown(

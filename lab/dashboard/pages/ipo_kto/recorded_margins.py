@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
@@ -41,6 +40,8 @@ def recorded_runs_by_method() -> dict[str, dict[str, Any]]:
 
 def recorded_margins() -> None:
     """Show the margins of the recorded runs over their updates."""
+    import pandas as pd
+
     rows, table = recorded_runs_by_method(), load_result("margins")
     st.subheader("Three recorded runs on the same pairs", anchor=False)
     target = 1 / (2 * rows["ipo"]["beta"])

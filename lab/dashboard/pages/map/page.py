@@ -1,6 +1,5 @@
 """Page Map: how the methods follow from each other, and each method's claims beside measurements."""
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.claims.claim import Measurement
@@ -150,6 +149,8 @@ def shipped_run_section(method: str, arm: str, measured: Comparison) -> None:
     """Show the result of the method's arm in the comparison, and the curves of a shipped run of the
     method if there is one.
     """
+    import pandas as pd
+
     st.markdown(
         f"{measured.title(arm)}: gold accuracy (the share of right answers on held-out prompts) goes"
         f" from {measured.base['gold/accuracy']:.2f} to **{measured.text(arm)}**. KL, the distance"

@@ -6,7 +6,6 @@ import re
 from html import escape
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
@@ -121,6 +120,8 @@ def keep_step() -> None:
 
 def credit_figure(ppo: dict[str, Any]) -> None:
     """Show the critic's value and the advantage of every token of the recorded completion."""
+    import pandas as pd
+
     figure(
         critic_credit_figure(ppo["tokens"], ppo["values"], ppo["advantages"], ppo["score"]),
         "credit",

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lab.analysis.recorded_results import load_result
@@ -178,6 +177,8 @@ def samples_at_replay(
 
 def knob_differences(configs: Mapping[str, Mapping[str, Any]]) -> None:
     """Show the knobs in which the shown runs differ. `configs`: by run, its config."""
+    import pandas as pd
+
     if len(configs) < 2:
         return
     knobs = dict.fromkeys(knob for config in configs.values() for knob in config)

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pandas as pd
 import streamlit as st
 
 from lab.config.json_format import to_dict
@@ -26,6 +25,8 @@ def run_table(runs: Mapping[str, Summary], shown_names: list[str]) -> None:
     """Show the table of all runs that match the search. `shown_names`: names of the shown runs, whose rows are
     selected; selecting a row shows its run.
     """
+    import pandas as pd
+
     search = st.text_input(
         "Search",
         key="search",
