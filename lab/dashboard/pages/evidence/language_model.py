@@ -41,7 +41,7 @@ def language_model_section() -> None:
     if comparison is not None:
         st.subheader("The same comparison on this model", anchor=False)
         text = comparison_sentence(comparison)
-        method_comparison(comparison, "reached-smollm2", text)
+        method_comparison(Comparison(comparison), "reached-smollm2", text)
         st.markdown(text)
         source_caption(
             comparison,
