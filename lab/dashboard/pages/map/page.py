@@ -31,7 +31,7 @@ from lab.figures.run_curves import RunCurves
 from lab.figures.training_curves import training_curves
 from lab.runs.metrics import METRICS
 
-QUESTION = "Which problem did each method solve, and which one did it bring?"
+QUESTION = "Which problem did each method solve, and which new one did it bring?"
 SENTENCE = (
     "The methods train a language model on feedback. RLHF came first. Each later method removes a"
     " part of an earlier one and has a new weak point instead. Pick a method on the map. Below it,"

@@ -104,7 +104,7 @@ def evolution(theme: str) -> Chapter:
     }
     return Chapter(
         "map",
-        "Each method solves a problem and brings one",
+        "Each method solves one problem and brings a new one",
         (StoryFigure("steps", step_diagram_data("map", "Methods", steps)),),
         tuple(
             StoryStep(texts[step.name], at, claims=claims(*judged.get(step.name, ())))
