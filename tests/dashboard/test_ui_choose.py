@@ -113,7 +113,7 @@ def test_times_and_accuracies_name_the_records_that_they_come_from():
     for tab in TABS[:2]:
         shown = texts(open_page(tab=tab))
         assert f"`{times['command']}` on {times['device']}" in shown
-        assert "3 seeds, default settings, 150,000 completion tokens" in shown
+        assert "3 seeds, default settings, 150,000 completion tokens trained on" in shown
 
 
 def test_the_estimate_waits_for_its_button(asked):

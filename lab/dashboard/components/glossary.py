@@ -37,8 +37,9 @@ WORDS = {
         " writes almost the same text every time."
     ),
     "equal tokens": (
-        "Every method has used the same number of completion tokens. Tokens that it sampled and tokens"
-        " that it trained on both count; a text says so where only some of them do."
+        "Every method has used the same number of completion tokens. In the tuned comparison, tokens"
+        " that it sampled and tokens that it trained on both count. In the older comparison, which"
+        " measured the times, only tokens that it trained on count."
     ),
     "gold accuracy": (
         "The share of held-out prompts that get the right answer. The task knows these answers."

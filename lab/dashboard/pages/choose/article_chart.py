@@ -67,8 +67,8 @@ def times_source() -> str:
     plan = times["plan"]
     return source_text(
         times,
-        f"{plan['seeds']} seeds, default settings, {plan['amount']:,.0f} completion tokens; the commit was"
-        " not recorded.",
+        f"{plan['seeds']} seeds, default settings, {plan['amount']:,.0f} completion tokens trained on; the"
+        " commit was not recorded.",
     )
 
 

@@ -122,8 +122,8 @@ def resources(theme: str) -> Chapter:
         "memory": "For the memory it says that DPO needs 40 % and GRPO 60 % of [RLHF]. The article gives"
         " no source for these numbers. In this lab's small model most memory holds activations, which"
         " every method needs.",
-        "time": "For the time it says 30 % and 60 %. The lab measured it with [equal tokens]. Hover or"
-        " tap a bar to read it.",
+        "time": "For the time it says 30 % and 60 %. The lab measured it with [equal tokens], default settings"
+        " and three [seeds|seed]. Hover or tap a bar to read it.",
     }
     judged = {
         "models": ("complexity", "data-requirements"),
