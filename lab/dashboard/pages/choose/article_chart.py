@@ -13,6 +13,7 @@ from lab.analysis.recorded_results import (
     relative_cost,
 )
 from lab.dashboard.components.layout import figure, source_text, theme
+from lab.dashboard.pages.choose.method_comparison import NUMBERS_TITLE
 from lab.figures.comparison import (
     ARTICLE_CLAIMS,
     COST_PANELS,
@@ -33,14 +34,15 @@ def article_chart(table: dict[str, Any], measured: dict[str, Any]) -> None:
         article_beside_measured(measured, METHOD_TITLES, theme()),
         "article",
         f"The article's chart and the measured one. {text}",
-        bars_table(measured),
-        comparison_narrow_layout(len(measured)),
+        narrow=comparison_narrow_layout([panel for panel in COST_PANELS if panel in measured]),
     )
-    with st.container(key="article-sentence"):
-        st.markdown(text)
-    st.caption(
-        f"{times_source()} The bars of the times show the range over seeds.{memory_source()}"
-    )
+    with st.expander(NUMBERS_TITLE):
+        st.dataframe(bars_table(measured), hide_index=True, key="article-table")
+        with st.container(key="article-sentence"):
+            st.markdown(text)
+        st.caption(
+            f"{times_source()} The bars of the times show the range over seeds.{memory_source()}"
+        )
 
 
 def measured_panels(table: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
+from lab.dashboard.components.layout import url_choice
 from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 
@@ -39,12 +40,31 @@ ARTICLE_QUALITIES = {
 """By quality, the article's claims about RLHF, DPO and GRPO."""
 
 
-def qualities_table(measured: Comparison, defaults: Comparison) -> None:
-    """Show the table and, under it, one sentence per quality: whether article and measurement agree.
+def qualities_table(measured: Comparison, defaults: Comparison, source: str) -> None:
+    """Show one quality of the table, and whether article and measurement agree; folded, the whole table
+    and the source of its numbers.
     `measured` has tuned settings at equal tokens, `defaults` the default settings.
     """
-    st.subheader("The article's table with measurements", anchor=False)
-    cells = measured_cells(measured, recorded_result("sensitivity"))
+    knobs = recorded_result("sensitivity")
+    cells = measured_cells(measured, knobs)
+    quality = url_choice("quality", ARTICLE_QUALITIES, next(iter(ARTICLE_QUALITIES)))
+    st.pills(
+        "Quality",
+        list(ARTICLE_QUALITIES),
+        key="quality",
+        required=True,
+        label_visibility="collapsed",
+    )
+    one = zip(ARM_OF_METHOD, ARTICLE_QUALITIES[quality])
+    st.table(
+        pd.DataFrame(
+            [
+                {"method": name, "the article": claim, "measured": cells[quality][name]}
+                for name, claim in one
+            ]
+        ).set_index("method")
+    )
+    st.markdown(quality_verdicts(measured, defaults, knobs)[quality])
     rows = [
         {
             "": quality if name == "RLHF" else "",
@@ -55,15 +75,9 @@ def qualities_table(measured: Comparison, defaults: Comparison) -> None:
         for quality, claims in ARTICLE_QUALITIES.items()
         for name, claim in zip(ARM_OF_METHOD, claims)
     ]
-    st.table(pd.DataFrame(rows).set_index(["", "method"]))
-    st.markdown(
-        "  \n".join(
-            f"**{quality}.** {text}"
-            for quality, text in quality_verdicts(
-                measured, defaults, recorded_result("sensitivity")
-            ).items()
-        )
-    )
+    with st.expander("The whole table, and where the numbers come from"):
+        st.table(pd.DataFrame(rows).set_index(["", "method"]))
+        st.caption(source)
 
 
 def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[str, str]]:

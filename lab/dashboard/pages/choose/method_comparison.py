@@ -12,12 +12,13 @@ from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
 from lab.runs.metrics import METRICS
 
+NUMBERS_TITLE = "The numbers, and where they come from"
 NARROW_LAYOUT = {
-    "height": 640,
+    "height": 490,
     "showlegend": True,  # in place of the names at the right edge
     "annotations": [],
     "margin": {"r": 10},
-    "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+    "legend": {"orientation": "h", "x": 0, "y": -0.26, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
 }
 COLUMN_TITLES = {
@@ -36,20 +37,22 @@ COLUMN_TITLES = {
 """
 
 
-def method_comparison(measured: Comparison, key: str, text: str) -> None:
-    """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers and the
-    differences between methods. `text` is for screen readers.
+def method_comparison(measured: Comparison, key: str, text: str, source: str) -> None:
+    """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers, the
+    differences between methods and the source. `text` is for screen readers.
     """
     figure(
         gold_against_kl(measured.table["methods"], measured.base, theme()),
         key,
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
-        comparison_frame(measured.table),
-        NARROW_LAYOUT,
+        narrow=NARROW_LAYOUT,
     )
-    with st.expander("Differences in gold accuracy between every two methods"):
+    with st.expander(NUMBERS_TITLE):
+        st.dataframe(comparison_frame(measured.table), hide_index=True, key=f"{key}-table")
+        st.markdown("Differences in gold accuracy between every two methods:")
         st.dataframe(differences_frame(measured), hide_index=True, key=f"{key}-differences")
         st.caption(measured.differences_note())
+        st.caption(source)
 
 
 def comparison_frame(table: Mapping[str, Any]) -> pd.DataFrame:

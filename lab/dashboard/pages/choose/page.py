@@ -11,7 +11,7 @@ from lab.dashboard.components.layout import (
     cannot_show,
     page_heading,
     page_link,
-    source_caption,
+    source_text,
     url_choice,
     what_to_look_at,
 )
@@ -25,11 +25,8 @@ from lab.dashboard.pages.choose.article_chart import (
 from lab.dashboard.pages.choose.article_table import qualities_table
 from lab.dashboard.pages.choose.method_comparison import method_comparison
 
-QUESTION = "Which method fits your task, and what does it cost?"
-SENTENCE = (
-    "Answer four questions. The recommendation comes from measurements of one small model on one task."
-    " The accuracies are those with tuned settings at equal tokens."
-)
+QUESTION = "Which method fits your task?"
+SENTENCE = "Answer four questions. The answer rests on measurements of one small model on one task."
 WORDS = (
     "policy",
     "reference",
@@ -53,7 +50,7 @@ WORDS = (
     "interval",
 )
 TABS = ("Cost", "The article's table", "What each method reached")
-PREDICTIONS = {"about a third": 33, "about half": 50, "about all of it": 100}
+PREDICTIONS = {"a third": 33, "half": 50, "all of it": 100}
 """By predicted part of RLHF's training time, its percent."""
 VIEW_TEXTS = {
     "defaults": (
@@ -101,8 +98,7 @@ def cost(_: Comparison) -> None:
     table = load_result("chain-tokens")
     measured = measured_panels(table)
     quiz(
-        "Before you look: both methods train on equally many tokens. How much of RLHF's training"
-        " time does DPO need?",
+        "Before you look: at equal tokens, about how much of RLHF's training time does DPO need?",
         tuple(PREDICTIONS),
         lambda guess: prediction_answer(guess, measured["time"]["dpo"]["mean"]),
         covers=("article", "article-table", "article-sentence"),
@@ -121,8 +117,8 @@ def prediction_answer(guess: str, percent: float) -> None:
 
 def table_of_article(measured: Comparison) -> None:
     """Show the article's table of qualities with the measurements."""
-    qualities_table(measured, tuned_view("defaults"))
-    source_caption(measured.table, f"{VIEW_TEXTS['tokens']} The times: {times_source()}")
+    source = source_text(measured.table, f"{VIEW_TEXTS['tokens']} The times: {times_source()}")
+    qualities_table(measured, tuned_view("defaults"), source)
 
 
 def reached(_: Comparison) -> None:
@@ -143,12 +139,12 @@ def reached(_: Comparison) -> None:
         measured,
         "reached",
         f"{VIEW_TITLES[view]}: {accuracies}. Before training {measured.base['gold/accuracy']:.2f}.",
+        source_text(measured.table, VIEW_TEXTS[view]),
     )
-    source_caption(measured.table, VIEW_TEXTS[view])
 
 
 def notes() -> None:
-    """Show how to read the figures, their limits, and where the other measurements are."""
+    """Show how to read the figures, and their limits."""
     what_to_look_at(
         "In the figure of the cost, hatched bars are claims of the article and filled bars are"
         " measurements. Time and memory depend on the size of the model. In this small model, most"
@@ -163,9 +159,6 @@ def notes() -> None:
         " methods. Many tasks have no rule that can score completions. Run `python -m lab compare`"
         " with your own model and data."
     )
-    with st.container(horizontal=True, gap="medium"):
-        page_link("evidence", "Measurements", "Does it fit on my graphics card?", show="Memory")
-        page_link("evidence", "Measurements", "How much does each setting matter?", show="Settings")
 
 
 def questionnaire(measured: Comparison) -> None:
@@ -180,19 +173,23 @@ def questionnaire(measured: Comparison) -> None:
         st.markdown(" ".join(recommendation.reasons))
         return
     method = recommendation.arm.partition("@")[0]
-    st.subheader(f"Use {measured.title(recommendation.arm)}", anchor=False)
-    st.markdown(" ".join(recommendation.reasons) + article_choice(recommendation.article, method))
-    page_link(
-        "train",
-        "Train",
-        f"Try it: train {measured.title(recommendation.arm).partition(',')[0]}",
-        method=method,
-    )
-    st.caption(
-        f"Accuracies: {measured.seeds_of()} seeds, tuned settings, 60,000 tokens. Times: an older"
-        f" record on another device, {measured.seeds_of('seconds')} seeds, default settings, 150,000 tokens."
-        " GRPO with a reward model has no tuned measurement, so it is no candidate."
-    )
+    title = measured.title(recommendation.arm)
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        st.subheader(f"Use {title}", anchor=False, width="content")
+        with st.container(width="content"):
+            page_link("train", "Train", f"Try it: train {title.partition(',')[0]}", method=method)
+    level = " and ".join(map(measured.title, recommendation.not_told_apart))
+    doubt = f" Chance may decide between it and {level}." if level else ""
+    st.markdown(f"{article_choice(recommendation.article, method)}{doubt}")
+    with st.expander("Why, and what the other methods reach"):
+        st.markdown(" ".join(recommendation.reasons))
+        st.caption(
+            f"Accuracies: {measured.seeds_of()} seeds, tuned settings, 60,000 tokens. Times: an older record"
+            f" on another device, {measured.seeds_of('seconds')} seeds, default settings, 150,000 tokens."
+            " GRPO with a reward model has no tuned measurement, so it is no candidate."
+        )
+        page_link("evidence", "Measurements", "Does it fit on my graphics card?", show="Memory")
+        page_link("evidence", "Measurements", "How much does each setting matter?", show="Settings")
 
 
 def article_choice(article: str, method: str) -> str:
@@ -200,5 +197,5 @@ def article_choice(article: str, method: str) -> str:
     if not article:
         return ""
     if article == method:
-        return " The article would choose the same method."
-    return f" The article would choose {METHOD_TITLES.get(article, article.upper())}."
+        return "The article would choose the same method."
+    return f"The article would choose {METHOD_TITLES.get(article, article.upper())}."
