@@ -149,9 +149,9 @@ def test_a_room_votes_and_the_presenter_reveals(browser, server):
         presenter.locator(".lab-present-ballot ul:not(.lab-veiled)").wait_for(timeout=SECONDS)
         bars = presenter.locator(".lab-present-ballot li b")
         assert bars.all_inner_texts() == ["0", "1", "1"]
-        presenter.locator(
-            ".lab-present-verdict", has_text="Most votes: to half. Right."
-        ).wait_for(timeout=SECONDS)
+        presenter.locator(".lab-present-verdict", has_text="Most votes: to half. Right.").wait_for(
+            timeout=SECONDS
+        )
         presenter.wait_for_function(AGAIN_IN_VIEW, timeout=SECONDS)
         first.get_by_text("Right.").wait_for(timeout=SECONDS)
         answer(second, address, "to half")  # too late
