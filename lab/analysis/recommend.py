@@ -42,6 +42,9 @@ ALLOWED_ARMS: dict[tuple[str, str], tuple[str, ...]] = {
 once, keep a right and a wrong answer.
 """
 
+MEASURES = {"result": "gold/accuracy", "speed": "seconds"}
+"""By goal, the measure whose differences are judged."""
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -75,12 +78,12 @@ def recommend(
 ) -> Recommendation:
     """Return the recommendation for four answers, which are keys of `CHOICES`.
 
-    Among the allowed arms it is the one with the highest lower end of the interval
+    Among the allowed arms that `measured` has, it is the one with the highest lower end of the interval
     of gold accuracy (result), the least seconds of training (speed) or the least spread over seeds
-    (stability), all at equal tokens.
+    (stability).
     """
     article = article_recommendation(data, sampling, memory, matters)
-    allowed = ALLOWED_ARMS[data, sampling]
+    allowed = tuple(arm for arm in ALLOWED_ARMS[data, sampling] if measured.has(arm))
     if not allowed:
         return Recommendation(
             None,
@@ -169,17 +172,14 @@ def _ranked(
     words = {
         "result": "has the highest lower end of its accuracy interval",
         "speed": "has the shortest mean training time",
-        "stability": "differs least between seeds",
+        "stability": f"has the smallest range of accuracy over {measured.seeds_of()} seeds",
     }[matters]
 
     def value_text(arm: str) -> str:
         return {
             "result": f"{measured.text(arm)}",
             "speed": f"{measured.mean(arm, 'seconds'):.0f} s",
-            "stability": (
-                f"{measured.spread(arm):.3f} from the lowest to the highest of {measured.seeds}"
-                " seeds"
-            ),
+            "stability": f"{measured.spread(arm):.3f}",
         }[matters]
 
     others = "; ".join(f"{measured.title(arm)} {value_text(arm)}" for arm in ranked[1:])
@@ -195,11 +195,11 @@ def _doubt(level: tuple[str, ...], matters: str, measured: Comparison) -> str:
     is rough.
     """
     if matters == "stability":
-        return f" {measured.seeds} seeds measure such a difference only roughly."
+        return f" {measured.seeds_of()} seeds measure such a difference only roughly."
     if not level:
         return ""
     return (
-        f" With {measured.seeds} seeds it is not told apart from"
+        f" With {measured.seeds_of(MEASURES[matters])} seeds it is not told apart from"
         f" {' and '.join(map(measured.title, level))}, so chance may decide this order."
     )
 
@@ -212,6 +212,5 @@ def _not_told_apart(
     """
     if matters == "stability":
         return others
-    measure = {"result": "gold/accuracy", "speed": "seconds"}[matters]
-    judged = measured.judge([(best, arm) for arm in others], measure)
+    judged = measured.judge([(best, arm) for arm in others], MEASURES[matters])
     return tuple(arm for arm, judgement in zip(others, judged) if not judgement.is_sure)

@@ -89,6 +89,22 @@ class Comparison:
         values = [run[measure] for run in self.table["runs"][arm]]
         return max(values) - min(values)
 
+    def has(self, arm: str) -> bool:
+        """Return whether the comparison measured an arm."""
+        return arm in self._rows
+
+    def seeds_of(self, measure: str = "gold/accuracy") -> int:
+        """Return the number of seeds behind a measure."""
+        return self.seeds
+
+    def differences(self) -> list[tuple[str, str, Judgement]]:
+        """Return every two arms and the word for their difference in gold accuracy."""
+        return judged_differences(self.table["runs"])
+
+    def differences_note(self) -> str:
+        """Return the sentence under a table of the differences that says how their words were found."""
+        return family_note(len(self.differences()))
+
     def difference(self, first: str, second: str, measure: str = "gold/accuracy") -> Difference:
         """Return `first` minus `second`."""
         return arm_difference(self.table["runs"], first, second, measure)

@@ -188,7 +188,7 @@ def one_line(prog: str) -> Iterator[None]:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise LabError(f"{_sentence(box.getvalue())} All that it takes: {prog} --help") from None
+        raise LabError(f"{_sentence(box.getvalue())} All options: {prog} --help") from None
 
 
 def _sentence(box: str) -> str:

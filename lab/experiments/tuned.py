@@ -12,12 +12,13 @@ from statistics import fmean
 from typing import Any
 
 from lab.analysis.statistics import interval
+from lab.analysis.tuned_view import VIEW_TITLES
 from lab.experiments.arms import command_line, record_plan, reward_model_run
 from lab.experiments.process_pool import write_table
 from lab.experiments.protocol import Log
 from lab.experiments.run_log import RunLog
 from lab.experiments.tuned_plan import PLAN, TunedPlan
-from lab.experiments.tuned_report import VIEW_TITLES, render_report, tabulate_tuned
+from lab.experiments.tuned_report import render_report, tabulate_tuned
 from lab.experiments.tuned_runs import (
     PlannedRun,
     accuracy_at_kl,

@@ -8,13 +8,9 @@ from typing import Any
 from lab.analysis.comparison_words import Difference, judge
 from lab.analysis.crossed_design import Scores, crossed_difference, crossed_mean
 from lab.analysis.statistics import Interval, interval
+from lab.analysis.tuned_view import VIEW_TITLES
 from lab.experiments.tuned_plan import HALTON_BASES, TunedArm, TunedPlan, radical_inverse
 
-VIEW_TITLES = {
-    "defaults": "At default settings",
-    "tokens": "Tuned, at equal tokens",
-    "kl": "Tuned, at equal KL",
-}
 SETTING_WORDS = {
     "learning_rate": "learning rate",
     "beta": "β",

@@ -28,6 +28,7 @@ COST_PANELS = {
     "memory": "peak memory, % of RLHF",
     "time": "training time, % of RLHF",
 }
+SHORT_COST_PANELS = {"models": "models", "memory": "memory, %", "time": "time, %"}
 COST_UNITS = {"models": " models", "memory": " %", "time": " %"}
 """By panel the unit that a hover writes behind a number."""
 
@@ -112,16 +113,18 @@ def _measured_bar(value: Mapping[str, float], colour: str, unit: str) -> dict[st
     }
 
 
-def comparison_narrow_layout(panels: int) -> dict[str, Any]:
-    """Return the changes to the layout of `article_beside_measured` on a narrow screen: its panels
-    are stacked.
+def comparison_narrow_layout(panels: Sequence[str]) -> dict[str, Any]:
+    """Return the changes to the layout of `article_beside_measured` on a narrow screen: its panels, named
+    in their order, are stacked and have short titles.
     """
-    axes: dict[str, Any] = {"height": 300 * panels, "legend": {"y": 1.0, "yanchor": "bottom"}}
-    for number in range(1, panels + 1):
-        low = 1 - number / panels
+    count = len(panels)
+    axes: dict[str, Any] = {"height": 145 * count, "legend": {"y": 1.0, "yanchor": "bottom"}}
+    for number, panel in enumerate(panels, start=1):
+        low = 1 - number / count
         axes[axis_name("xaxis", number)] = {"domain": [0, 1]}
         axes[axis_name("yaxis", number)] = {
-            "domain": [low + (0.14 / panels if number < panels else 0), low + 0.86 / panels]
+            "domain": [low + (0.14 / count if number < count else 0), low + 0.86 / count],
+            "title": {"text": SHORT_COST_PANELS[panel]},
         }
     return axes
 

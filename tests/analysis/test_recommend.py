@@ -12,7 +12,8 @@ from lab.analysis.recommend import (
     model_count,
     recommend,
 )
-from lab.analysis.recorded_results import Comparison, load_result
+from lab.analysis.recorded_results import Comparison
+from lab.analysis.tuned_view import tuned_view
 from lab.config.methods import make_config
 from lab.profiling.networks import models_of
 from lab.runs.folder import create
@@ -96,8 +97,9 @@ def test_every_combination_of_answers_ends_in_a_recommendation_with_reasons(answ
 
 @pytest.mark.parametrize("answers", list(product(*CHOICES.values())), ids="-".join)
 def test_the_shipped_comparison_answers_every_combination(answers):
-    found = recommend(*answers, Comparison(load_result("chain-tokens")))
+    found = recommend(*answers, tuned_view())
     assert (found.arm is None) == (answers[0] == "prompts")
+    assert "grpo@model" not in found.ranked, "it has no tuned measurement"
 
 
 def test_the_article_takes_rlhf_only_where_everything_allows_it_and_grpo_for_a_rule():

@@ -18,6 +18,8 @@ VISIBLE_PROSE = """() => [...document.querySelectorAll('.stMarkdown p, .lab-says
 TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .ytick text');
   return tick ? tick.getBoundingClientRect().height : 0; }"""
 IDLE = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
+AGAIN_IN_VIEW = """() => [...document.querySelectorAll('.lab-present-ballot button')].some((button) =>
+  button.textContent === 'Vote again' && button.getBoundingClientRect().bottom <= innerHeight)"""
 QUESTION = "a group becomes four times as large"
 
 
@@ -147,6 +149,10 @@ def test_a_room_votes_and_the_presenter_reveals(browser, server):
         presenter.locator(".lab-present-ballot ul:not(.lab-veiled)").wait_for(timeout=SECONDS)
         bars = presenter.locator(".lab-present-ballot li b")
         assert bars.all_inner_texts() == ["0", "1", "1"]
+        presenter.locator(".lab-present-verdict", has_text="Most votes: to half. Right.").wait_for(
+            timeout=SECONDS
+        )
+        presenter.wait_for_function(AGAIN_IN_VIEW, timeout=SECONDS)
         first.get_by_text("Right.").wait_for(timeout=SECONDS)
         answer(second, address, "to half")  # too late
         second.get_by_text("Right.").wait_for(timeout=SECONDS)

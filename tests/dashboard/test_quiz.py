@@ -29,6 +29,11 @@ def test_a_page_covers_the_figure_that_answers_its_question(page):
     assert style(app) == ""
 
 
+def test_on_the_presenter_s_screen_the_cover_names_the_reveal_from_the_first_view_on():
+    app = opened("dpo", present="1")
+    assert "is covered until the answer is revealed" in texts(app) and CAPTION not in texts(app)
+
+
 def test_a_guess_is_answered_where_it_was_made_and_uncovers_for_the_whole_session():
     app = AppTest.from_string(SCRIPT).run()
     assert CAPTION in texts(app) and ".st-key-x " in style(app) and ".st-key-y-z " in style(app)

@@ -130,7 +130,7 @@ def test_the_measurements_show_reward_against_kl_and_the_comparison(recorded):
     frame = next(e.value for e in app.dataframe if "distinct bigrams" in e.value)
     assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.90 ± 0.05"
     chain = opened("choose", tab="What each method reached")
-    both = [e.value for page in (chain, app) for e in page.dataframe if "proxy reward" in e.value]
+    both = [e.value for page in (chain, app) for e in page.dataframe if "gold accuracy" in e.value]
     assert ["scratchpads" in f for f in both] == [True, False] and [
         "repetition" in f for f in both
     ] == [False, True]

@@ -13,6 +13,7 @@ from lab.analysis.claims.table import claims_about
 from lab.analysis.recorded_results import Comparison
 from lab.dashboard.pages.map.graph import NODE_POSITIONS, clicked_method, graph_spec
 from lab.dashboard.pages.map.methods import EDGE_LABELS, METHOD_NODES
+from lab.dashboard.pages.map.page import prediction_answer
 from lab.figures.palette import METHOD_COLOURS, theme_colour
 
 open_page = partial(opened, "map")
@@ -72,8 +73,27 @@ def test_an_address_that_names_no_node_is_read_as_the_first_page(value):
 def test_a_prediction_is_answered_with_the_measurement(guess):
     app = open_page()
     app.segmented_control(key="guess").set_value(guess).run()
-    assert "PPO reaches 0.92 ± 0.01, GRPO 0.91 ± 0.00" in texts(app)
-    assert "GRPO minus PPO is −0.007 ± 0.010, not told apart, with the same rule." in texts(app)
+    start = "Right" if guess == "no sure difference" else f"You said {guess}"
+    assert f"{start}. PPO reaches 0.91 ± 0.01, GRPO 0.89 ± 0.01 and DPO 0.89 ± 0.02." in texts(app)
+    # The words of docs/results/methods.md, tuned at equal tokens.
+    assert "PPO minus GRPO is +0.016 ± 0.008, better; PPO minus DPO is" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("gold", "best"),
+    [
+        ({"ppo@gold": (0.9, 0.91, 0.9), "grpo": (0.5, 0.51, 0.5)}, "no sure difference"),
+        (
+            {"ppo@gold": (0.9, 0.91, 0.9), "grpo": (0.5, 0.51, 0.5), "dpo": (0.4, 0.41, 0.4)},
+            "RLHF (PPO)",
+        ),
+        ({"ppo@gold": (0.5, 0.51, 0.5), "grpo": (0.9, 0.91, 0.9), "dpo": (0.4, 0.41, 0.4)}, "GRPO"),
+        ({"ppo@gold": (0.5, 0.51, 0.5), "grpo": (0.4, 0.41, 0.4), "dpo": (0.9, 0.91, 0.9)}, "DPO"),
+    ],
+)
+def test_only_a_method_that_is_better_than_both_others_is_the_right_guess(gold, best):
+    even = {"dpo": (0.9, 0.905, 0.91)}  # not told apart from the best of the first case
+    assert prediction_answer(best, comparison(even | gold)).startswith("Right. PPO reaches")
 
 
 def test_a_click_picks_a_node_and_a_second_click_on_it_keeps_it():

@@ -66,7 +66,7 @@ def test_a_process_that_dies_is_quoted_and_the_next_question_starts_another(clos
         "import sys\nfor line in sys.stdin:\n  if 'die' in line: sys.exit('out of memory')\n "
         " print('{}', flush=True)"
     )
-    with pytest.raises(LabError, match="It said last: out of memory"):
+    with pytest.raises(LabError, match="Its last message: out of memory"):
         worker.ask({"prompt": "die"})
     assert worker.ask({"prompt": "live"}) == {}
 

@@ -14,8 +14,8 @@ WORDS = {
         " more likely, a negative one less likely."
     ),
     "agreement": (
-        "The share of preference pairs of which a model and a person (or a rule) prefer the same"
-        " completion. 0.5 is chance."
+        "The share of preference pairs in which a model prefers the same completion as a person (or a"
+        " rule). 0.5 is chance."
     ),
     "base model": "The model before training. In this lab it is also the reference.",
     "chosen and rejected": (
@@ -36,7 +36,11 @@ WORDS = {
         "How widely the policy spreads its probability over the next token, in nats. Near 0 it"
         " writes almost the same text every time."
     ),
-    "equal tokens": "Every method has trained on the same number of completion tokens.",
+    "equal tokens": (
+        "Every method has used the same number of completion tokens. In the tuned comparison, tokens"
+        " that it sampled and tokens that it trained on both count. In the older comparison, which"
+        " measured the times, only tokens that it trained on count."
+    ),
     "gold accuracy": (
         "The share of held-out prompts that get the right answer. The task knows these answers."
     ),

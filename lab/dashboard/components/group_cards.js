@@ -44,7 +44,7 @@ function ask(state, changes) {  // the server answers with groups; until then th
 function say(state) {
   const { problem, says } = state.data;
   const busy = state.root.dataset.busy === "true";
-  state.says.textContent = busy ? "The model works. The first answer takes some seconds, because the model has to be loaded." : problem || says[state.at] || "";
+  state.says.textContent = busy ? "The model is working. The first answer takes some seconds, because the model has to be loaded." : problem || says[state.at] || "";
   for (const one of state.root.querySelectorAll("button, input[type=radio]")) one.disabled = busy;
   if (!busy) limits(state);
 }

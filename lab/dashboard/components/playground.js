@@ -6,7 +6,7 @@ const PANELS = ["accuracy", "reward", "kl", "length"];
 const LIMITS = "One seed of a small model on one task: a run shows what a setting can do, not which setting is best. "
   + "Held-out numbers come from 64 prompts; a share of 64 is uncertain by up to 0.12. The recorded runs come from "
   + "python -m lab experiment playground --device cpu.";
-const SHOWS = "This server only shows, so a slider cannot fork it. On your own computer it can.";
+const SHOWS = "This server is read-only, so a slider cannot start a live run here. On your own computer it can.";
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(parent, tag, attributes, text) {

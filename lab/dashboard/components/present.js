@@ -2,6 +2,7 @@
 // page, so they keep their state: the shown one is fixed on the screen and scaled, which enlarges its type as well.
 const presents = new WeakMap();
 const FIGURES = ".lab-explorer, .lab-live, div.lab-play, [data-lab-figure], .stImage, [data-testid=stEChartsChart], .stEChartsChart";
+const YOU_SAID = /^You said[^.:]*[.:]\s*/;  // the page speaks to one visitor, the screen to the room
 const SIDE = { wide: 0.2, least: 190, most: 380 };  // pixels of the column beside the figure
 const LEAST_WIDTH = 600;  // pixels of a figure before it is scaled: a narrower one has the layout for phones
 const LEAST_SCALE = 0.75;  // a figure that would be smaller scrolls
@@ -149,6 +150,7 @@ function ballot(state, data) {  // the question of the page and the votes of the
   if (text === state.ballotText) return;
   state.ballotText = text;
   state.ballot.hidden = !data;
+  state.side.classList.toggle("lab-revealed", Boolean(data?.counts));
   state.ballot.replaceChildren();
   state.verdict = undefined;
   if (!data) return;
@@ -235,7 +237,7 @@ function look(state) {  // the page may draw its figures later, or again
   hints(state);
   if (state.verdict) {  // the page judges the answer of most; it may come later than the votes
     const said = document.querySelector("[data-testid=stMain] .st-key-verdict")?.textContent ?? "";
-    const text = `${state.verdict.dataset.most} ${said}`;
+    const text = `${state.verdict.dataset.most} ${said.replace(YOU_SAID, "")}`;
     if (state.verdict.textContent !== text) state.verdict.textContent = text;
   }
   fit(state);

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from lab.dashboard.components.present import PRESENT_PARAMETERS, room_guess
+from lab.dashboard.components.present import PRESENT_PARAMETERS, is_presented, room_guess
 
 SKIP = "Skip"
 _OPEN = "open quizzes"  # session key: by question, whether its answer may be seen
@@ -58,7 +58,7 @@ def quiz(
     else:
         seen[question] = not waits
     if covers and not seen[question]:
-        until = "the answer is revealed" if waits else "you guess or skip"
+        until = "the answer is revealed" if waits or is_presented() else "you guess or skip"
         st.caption(f"The figure that answers this is covered until {until}.")
         rules = (COVER.format(key=cover, text=f"Covered until {until}") for cover in covers)
         st.html(f"<style>{''.join(rules)}</style>")

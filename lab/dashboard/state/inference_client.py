@@ -78,7 +78,7 @@ class InferenceWorker:
         deadline = time.monotonic() + timeout_seconds
         if not self._ask_lock.acquire(timeout=timeout_seconds):
             raise LabError(
-                "Other visitors use the model. It was not free within"
+                "Other visitors are using the model. It was not free within"
                 f" {timeout_seconds:g} s. Try again."
             )
         try:
@@ -94,12 +94,12 @@ class InferenceWorker:
                 self.close()
                 raise LabError(
                     f"No answer came within {timeout_seconds:g} s, so the process that loads the model was"
-                    " ended. Try again, or a smaller model."
+                    " stopped. Try again, or use a smaller model."
                 ) from None
             if line is None:
                 last_line = self._last_error_line()
                 self.close()
-                raise LabError(f"The process that loads the model ended. {last_line}".strip())
+                raise LabError(f"The process that loads the model has ended. {last_line}".strip())
             answer = json.loads(line)
             if "error" in answer:
                 raise LabError(answer["error"])
@@ -135,7 +135,7 @@ class InferenceWorker:
             return ""
         self._error_output.seek(0)
         lines = self._error_output.read().decode("utf-8", "replace").strip().splitlines()
-        return f"It said last: {lines[-1][:300]}" if lines else ""
+        return f"Its last message: {lines[-1][:300]}" if lines else ""
 
 
 def _read_answers(

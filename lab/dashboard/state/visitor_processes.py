@@ -45,10 +45,10 @@ def run_for_visitor(
     with st.spinner(message):
         deadline = time.monotonic() + TURN_TIMEOUT_SECONDS
         while not _turns.acquire(timeout=POLL_INTERVAL_SECONDS):
-            placeholder.caption(f"{MAX_PROCESSES} others are served first.")
+            placeholder.caption(f"Waiting: {MAX_PROCESSES} other visitors are being served.")
             if time.monotonic() > deadline:
                 raise LabError(
-                    f"{MAX_PROCESSES} others were served for {TURN_TIMEOUT_SECONDS:g} s. Try again."
+                    f"{MAX_PROCESSES} other visitors were being served for {TURN_TIMEOUT_SECONDS:g} s. Try again."
                 )
         try:
             result = _run_watched(command, timeout_seconds, placeholder)

@@ -6,12 +6,13 @@ import streamlit as st
 
 from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import (
-    Comparison,
+    load_result,
     peak_memory_by_arm,
     recorded_result,
     relative_cost,
 )
-from lab.dashboard.components.layout import figure, source_caption, theme
+from lab.dashboard.components.layout import figure, source_text, theme
+from lab.dashboard.pages.choose.method_comparison import NUMBERS_TITLE
 from lab.figures.comparison import (
     ARTICLE_CLAIMS,
     COST_PANELS,
@@ -30,21 +31,20 @@ MEMORY_ARMS = {"ppo": "ppo.separate", "dpo": "dpo", "grpo": "grpo"}
 
 def article_chart(table: dict[str, Any], measured: dict[str, Any]) -> None:
     """Show the article's chart beside the measured one, and what both say."""
-    text = chart_sentence(table, measured)
+    text = cost_sentence(table, measured)
     figure(
         article_beside_measured(measured, METHOD_TITLES, theme()),
         "article",
         f"The article's chart and the measured one. {text}",
-        lambda: bars_table(measured),
-        comparison_narrow_layout(len(measured)),
+        narrow=comparison_narrow_layout([panel for panel in COST_PANELS if panel in measured]),
     )
-    with st.container(key="article-sentence"):
-        st.markdown(text)
-    source_caption(
-        table,
-        f"{table['plan']['seeds']} seeds; {table['evaluation']}. The bars of the times show the range"
-        f" over seeds.{memory_source()}",
-    )
+    with st.expander(NUMBERS_TITLE):
+        st.dataframe(bars_table(measured), hide_index=True, key="article-table")
+        with st.container(key="article-sentence"):
+            st.markdown(text)
+        st.caption(
+            f"{times_source()} The bars of the times show the range over seeds.{memory_source()}"
+        )
 
 
 def measured_panels(table: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +63,17 @@ def measured_panels(table: dict[str, Any]) -> dict[str, Any]:
             for name, arm in MEMORY_ARMS.items()
         }
     return panels
+
+
+def times_source() -> str:
+    """Where the measured times come from."""
+    times = load_result("chain-tokens")
+    plan = times["plan"]
+    return source_text(
+        times,
+        f"{plan['seeds']} seeds, default settings, {plan['amount']:,.0f} completion tokens trained on; the"
+        " commit was not recorded.",
+    )
 
 
 def memory_source() -> str:
@@ -98,9 +109,9 @@ def bars_table(measured: dict[str, Any]) -> "pd.DataFrame":
     )
 
 
-def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
-    """Time, memory and gold accuracy of the methods, in numbers."""
-    comparison, time, memory = Comparison(table), measured["time"], measured.get("memory")
+def cost_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
+    """Time and memory of the methods, in numbers."""
+    time, memory = measured["time"], measured.get("memory")
     memory_text = (
         f" The peak memory of DPO is {memory['dpo']['mean']:.0f} % of RLHF's (the article says"
         f" 40 %), and that of GRPO is {memory['grpo']['mean']:.0f} % (the article says 60 %)."
@@ -110,8 +121,5 @@ def chart_sentence(table: dict[str, Any], measured: dict[str, Any]) -> str:
     return (
         f"With {table['plan']['amount']:,.0f} completion tokens of training, DPO takes"
         f" {time['dpo']['mean']:.0f} % of the time of RLHF (the article says 30 %), and GRPO takes"
-        f" {time['grpo']['mean']:.0f} % (the article says 60 %).{memory_text} Gold accuracy (the"
-        f" share of right answers on held-out prompts) went from"
-        f" {table['base']['gold/accuracy']:.2f} to {comparison.text('ppo')} with RLHF,"
-        f" {comparison.text('dpo')} with DPO and {comparison.text('grpo')} with GRPO."
+        f" {time['grpo']['mean']:.0f} % (the article says 60 %).{memory_text}"
     )

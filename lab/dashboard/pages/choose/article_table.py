@@ -6,10 +6,10 @@ import streamlit as st
 
 from lab.analysis.recommend import model_count
 from lab.analysis.recorded_results import Comparison, recorded_result
-from lab.analysis.statistics import SHARE
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
-from lab.dashboard.pages.choose.reward_model_experiments import best_setting, most_sensitive_knob
+from lab.dashboard.components.layout import url_choice
+from lab.dashboard.pages.choose.reward_model_experiments import most_sensitive_knob
 from lab.figures.sensitivity import knob_word
 
 ARM_OF_METHOD = {"RLHF": "ppo", "DPO": "dpo", "GRPO": "grpo"}
@@ -39,12 +39,33 @@ ARTICLE_QUALITIES = {
 """By quality, the article's claims about RLHF, DPO and GRPO."""
 
 
-def qualities_table(measured: Comparison) -> None:
-    """Show the table and, under it, one sentence per quality: whether article and measurement agree."""
+def qualities_table(measured: Comparison, defaults: Comparison, source: str) -> None:
+    """Show one quality of the table, and whether article and measurement agree; folded, the whole table
+    and the source of its numbers.
+    `measured` has tuned settings at equal tokens, `defaults` the default settings.
+    """
     import pandas as pd
 
-    st.subheader("The article's table with measurements", anchor=False)
-    cells = measured_cells(measured, recorded_result("sensitivity"))
+    knobs = recorded_result("sensitivity")
+    cells = measured_cells(measured, knobs)
+    quality = url_choice("quality", ARTICLE_QUALITIES, next(iter(ARTICLE_QUALITIES)))
+    st.pills(
+        "Quality",
+        list(ARTICLE_QUALITIES),
+        key="quality",
+        required=True,
+        label_visibility="collapsed",
+    )
+    one = zip(ARM_OF_METHOD, ARTICLE_QUALITIES[quality])
+    st.table(
+        pd.DataFrame(
+            [
+                {"method": name, "the article": claim, "measured": cells[quality][name]}
+                for name, claim in one
+            ]
+        ).set_index("method")
+    )
+    st.markdown(quality_verdicts(measured, defaults, knobs)[quality])
     rows = [
         {
             "": quality if name == "RLHF" else "",
@@ -55,13 +76,9 @@ def qualities_table(measured: Comparison) -> None:
         for quality, claims in ARTICLE_QUALITIES.items()
         for name, claim in zip(ARM_OF_METHOD, claims)
     ]
-    st.table(pd.DataFrame(rows).set_index(["", "method"]))
-    st.markdown(
-        "  \n".join(
-            f"**{quality}.** {text}"
-            for quality, text in quality_verdicts(measured, recorded_result("sensitivity")).items()
-        )
-    )
+    with st.expander("The whole table, and where the numbers come from"):
+        st.table(pd.DataFrame(rows).set_index(["", "method"]))
+        st.caption(source)
 
 
 def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[str, dict[str, str]]:
@@ -70,9 +87,9 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
     """
     pairs = {"RLHF": _default_pairs("reward_model"), "DPO": _default_pairs("dpo"), "GRPO": 0}
     sampled = {
-        "RLHF": measured.mean("ppo", "tokens"),
+        "RLHF": measured.mean("ppo", "sampled"),
         "DPO": 0,
-        "GRPO": measured.mean("grpo", "tokens"),
+        "GRPO": measured.mean("grpo", "sampled"),
     }
     cells: dict[str, dict[str, str]] = {quality: {} for quality in ARTICLE_QUALITIES}
     for name, arm in ARM_OF_METHOD.items():
@@ -83,7 +100,8 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
             f"{pairs[name]:,} pairs, {sampled[name]:,.0f} tokens sampled and scored"
         )
         cells["Training stability"][name] = (
-            f"{measured.seeds} seeds differ by {measured.spread(arm):.2f}" + _knob_text(knobs, arm)
+            f"{measured.seeds_of()} seeds differ by {measured.spread(arm):.2f}"
+            + _knob_text(knobs, arm)
         )
         cells["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
             f"; {measured.text('ppo@gold')} when the rule scores" if arm == "ppo" else ""
@@ -107,20 +125,24 @@ def _knob_text(table: dict[str, Any] | None, method: str) -> str:
     )
 
 
-def quality_verdicts(measured: Comparison, knobs: dict[str, Any] | None = None) -> dict[str, str]:
+def quality_verdicts(
+    measured: Comparison, defaults: Comparison, knobs: dict[str, Any] | None = None
+) -> dict[str, str]:
     """By quality, a sentence on whether article and measurement agree, derived from the numbers.
-    `knobs`: the experiment "sensitivity"; None if it is not recorded.
+    `measured` and `defaults` are described in `qualities_table`. `knobs`: the experiment "sensitivity";
+    None if it is not recorded.
     """
     return {
         "Training complexity": (
             f"The numbers of models agree with the article. {time_sentence(measured)}"
+            " These times come from another record than the accuracies, with default settings."
         ),
         "Data requirements": (
             "The measurement agrees with the article. The article does not say how many tokens a"
             " method samples and scores during training."
         ),
         "Training stability": stability_sentence(measured, knobs),
-        "Performance ceiling": ceiling_sentence(measured, knobs),
+        "Performance ceiling": ceiling_sentence(measured, defaults),
         "Use cases": (
             "No single measurement decides this. The questions above use these numbers for your"
             " situation."
@@ -136,7 +158,7 @@ def stability_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> st
     least, most = min(spread, key=spread.__getitem__), max(spread, key=spread.__getitem__)
     text = (
         f"{most} differs most between seeds ({spread[most]:.2f}) and {least} least"
-        f" ({spread[least]:.2f}); {measured.seeds} seeds measure this only roughly."
+        f" ({spread[least]:.2f}); {measured.seeds_of()} seeds measure this only roughly."
     )
     rows = {name: most_sensitive_knob(knobs, arm) for name, arm in ARM_OF_METHOD.items()}
     changes = {name: row["spread"] for name, row in rows.items() if row is not None}
@@ -151,17 +173,14 @@ def stability_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> st
     )
 
 
-def ceiling_sentence(measured: Comparison, knobs: dict[str, Any] | None) -> str:
-    """GRPO beside DPO and beside RLHF with the same rule, and DPO with its best recorded setting."""
-    first = f"Gold accuracy, GRPO minus DPO: {measured.judge_article('grpo', 'dpo').text()}."
-    best = best_setting(knobs, "dpo")
-    if best and best.accuracy.mean > measured.mean("dpo"):
-        first += (
-            f" But DPO ran with its default settings. With {best.text} it reaches"
-            f" {best.accuracy.text(2, SHARE)} in another experiment, after the default number of updates."
-        )
-    between = measured.judge_article("grpo", "ppo@gold")
-    return f"{first} GRPO minus RLHF with the same rule: {between.text(3)}."
+def ceiling_sentence(measured: Comparison, defaults: Comparison) -> str:
+    """GRPO beside DPO and beside RLHF with the same rule, tuned and at the default settings."""
+    views = (("with tuned settings at equal tokens", measured), ("at default settings", defaults))
+    return " ".join(
+        f"Gold accuracy {words}: GRPO minus DPO is {view.judge_article('grpo', 'dpo').text()}; GRPO minus"
+        f" RLHF with the same rule is {view.judge_article('grpo', 'ppo@gold').text()}."
+        for words, view in views
+    )
 
 
 def time_sentence(measured: Comparison) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from lab.analysis.recorded_results import family_note, judged_differences
+from lab.analysis.recorded_results import Comparison
 from lab.analysis.statistics import Interval, possible_range
 from lab.dashboard.components.layout import figure, theme
 from lab.figures.comparison import gold_against_kl
@@ -14,12 +14,13 @@ from lab.runs.metrics import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
+NUMBERS_TITLE = "The numbers, and where they come from"
 NARROW_LAYOUT = {
-    "height": 640,
+    "height": 490,
     "showlegend": True,  # in place of the names at the right edge
     "annotations": [],
     "margin": {"r": 10},
-    "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
+    "legend": {"orientation": "h", "x": 0, "y": -0.26, "yanchor": "top"},
     "xaxis": {"title": {"text": "KL(π‖π_ref), nats (log scale)"}},
 }
 COLUMN_TITLES = {
@@ -29,6 +30,8 @@ COLUMN_TITLES = {
     "completions/mean_length": "length, tokens",
     "updates": "updates",
     "tokens": "tokens",
+    "sampled": "tokens sampled",
+    "trained": "tokens trained on",
     "seconds": "seconds",
 }
 """By measure of every comparison its column title. Measures of one task alone have their title in
@@ -36,29 +39,31 @@ COLUMN_TITLES = {
 """
 
 
-def method_comparison(table: Mapping[str, Any], key: str, text: str) -> None:
-    """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers and the
-    differences between methods. `text` is for screen readers.
+def method_comparison(measured: Comparison, key: str, text: str, source: str) -> None:
+    """Show the gold accuracy of a comparison's methods over their KL and, folded, the numbers, the
+    differences between methods and the source. `text` is for screen readers.
     """
     figure(
-        gold_against_kl(table["methods"], table["base"], theme()),
+        gold_against_kl(measured.table["methods"], measured.base, theme()),
         key,
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
-        lambda: comparison_frame(table),
-        NARROW_LAYOUT,
+        narrow=NARROW_LAYOUT,
     )
-    with st.expander("Differences in gold accuracy between every two methods"):
-        differences = differences_frame(table)
-        st.dataframe(differences, hide_index=True, key=f"{key}-differences")
-        st.caption(family_note(len(differences)))
+    with st.expander(NUMBERS_TITLE):
+        st.dataframe(comparison_frame(measured.table), hide_index=True, key=f"{key}-table")
+        st.markdown("Differences in gold accuracy between every two methods:")
+        st.dataframe(differences_frame(measured), hide_index=True, key=f"{key}-differences")
+        st.caption(measured.differences_note())
+        st.caption(source)
 
 
 def comparison_frame(table: Mapping[str, Any]) -> "pd.DataFrame":
     """The measures of every method as a table."""
     import pandas as pd
 
+    measures = table["methods"][0]
     task_measures = [
-        name for name in table["base"] if name not in COLUMN_TITLES and name != "gold/format"
+        name for name in measures if name not in COLUMN_TITLES and f"gold/{name}" in METRICS
     ]
     first = {
         "gold/accuracy": COLUMN_TITLES["gold/accuracy"],
@@ -69,7 +74,11 @@ def comparison_frame(table: Mapping[str, Any]) -> "pd.DataFrame":
     return pd.DataFrame(
         [
             {"method": row["title"]}
-            | {title: interval_text(row[name], name) for name, title in titles.items()}
+            | {
+                title: interval_text(row[name], name)
+                for name, title in titles.items()
+                if name in measures
+            }
             for row in table["methods"]
         ]
     )
@@ -81,19 +90,18 @@ def interval_text(measure: Mapping[str, float], name: str) -> str:
     return Interval(measure["mean"], measure["half"]).text(digits, possible_range(name))
 
 
-def differences_frame(table: Mapping[str, Any]) -> "pd.DataFrame":
+def differences_frame(measured: Comparison) -> "pd.DataFrame":
     """The differences in gold accuracy between every two methods and their words, as a table."""
     import pandas as pd
 
-    titles = {row["method"]: row["title"] for row in table["methods"]}
     return pd.DataFrame(
         [
             {
-                "first": titles[first],
-                "second": titles[second],
+                "first": measured.title(first),
+                "second": measured.title(second),
                 "first − second": judgement.difference.interval.signed(3),
                 "the first is": judgement.word,
             }
-            for first, second, judgement in judged_differences(table["runs"])
+            for first, second, judgement in measured.differences()
         ]
     )

@@ -6,10 +6,12 @@ import streamlit as st
 
 from lab.analysis.recommend import CHOICES, QUESTIONS, recommend
 from lab.analysis.recorded_results import Comparison, load_result
+from lab.analysis.tuned_view import VIEW_TITLES, tuned_view
 from lab.dashboard.components.layout import (
     cannot_show,
     page_heading,
     page_link,
+    source_text,
     url_choice,
     what_to_look_at,
 )
@@ -17,17 +19,14 @@ from lab.dashboard.components.quiz import quiz
 from lab.dashboard.pages.choose.article_chart import (
     METHOD_TITLES,
     article_chart,
-    chart_sentence,
     measured_panels,
+    times_source,
 )
 from lab.dashboard.pages.choose.article_table import qualities_table
 from lab.dashboard.pages.choose.method_comparison import method_comparison
 
-QUESTION = "Which method fits your task, and what does it cost?"
-SENTENCE = (
-    "Answer four questions. The recommendation comes from one measured comparison: one task, one base"
-    " model, equally many training tokens, several seeds."
-)
+QUESTION = "Which method fits your task?"
+SENTENCE = "Answer four questions. The answer rests on measurements of one small model on one task."
 WORDS = (
     "policy",
     "reference",
@@ -51,8 +50,23 @@ WORDS = (
     "interval",
 )
 TABS = ("Cost", "The article's table", "What each method reached")
-PREDICTIONS = {"about a third": 33, "about half": 50, "about all of it": 100}
+PREDICTIONS = {"a third": 33, "half": 50, "all of it": 100}
 """By predicted part of RLHF's training time, its percent."""
+VIEW_TEXTS = {
+    "defaults": (
+        "Each method has its default settings and its default number of updates, so that the methods use"
+        " different numbers of tokens."
+    ),
+    "tokens": (
+        "Each method has the best of twelve settings. A run ends when it has used 60,000 completion tokens;"
+        " sampled tokens and tokens trained on both count."
+    ),
+    "kl": (
+        "Each method has the best of twelve settings for this view. A run ends at the first check with a KL"
+        " of at least 1 nat, or after 60,000 tokens."
+    ),
+}
+"""By view of the tuned comparison, what its runs have in common."""
 
 
 def page() -> None:
@@ -61,15 +75,15 @@ def page() -> None:
         query = {name: st.query_params.get_all(name) for name in st.query_params}
         st.switch_page(_evidence_page(), query_params=query | {"show": "Memory"})
     page_heading(QUESTION, SENTENCE, WORDS)
-    table = load_result("chain-tokens")
+    measured = tuned_view()
     answer = st.container()  # filled last: the quiz must come before anything writes into the URL
     tabs = st.tabs(TABS, key="tab", bind="query-params")
     for tab, show in zip(tabs, (cost, table_of_article, reached)):
         if tab.open:
             with tab:
-                show(table)
+                show(measured)
     with answer:
-        questionnaire(Comparison(table))
+        questionnaire(measured)
     notes()
 
 
@@ -79,12 +93,12 @@ def _evidence_page() -> Any:
     return st.Page(evidence, title="Measurements", url_path="evidence")
 
 
-def cost(table: dict[str, Any]) -> None:
+def cost(_: Comparison) -> None:
     """Show the article's chart beside the measured one, covered until the reader has guessed."""
+    table = load_result("chain-tokens")
     measured = measured_panels(table)
     quiz(
-        "Before you look: both methods train on equally many tokens. Which part of RLHF's training"
-        " time does DPO need?",
+        "Before you look: at equal tokens, about how much of RLHF's training time does DPO need?",
         tuple(PREDICTIONS),
         lambda guess: prediction_answer(guess, measured["time"]["dpo"]["mean"]),
         covers=("article", "article-table", "article-sentence"),
@@ -101,19 +115,36 @@ def prediction_answer(guess: str, percent: float) -> None:
     )
 
 
-def table_of_article(table: dict[str, Any]) -> None:
+def table_of_article(measured: Comparison) -> None:
     """Show the article's table of qualities with the measurements."""
-    qualities_table(Comparison(table))
+    source = source_text(measured.table, f"{VIEW_TEXTS['tokens']} The times: {times_source()}")
+    qualities_table(measured, tuned_view("defaults"), source)
 
 
-def reached(table: dict[str, Any]) -> None:
-    """Show the gold accuracy and the KL of every method."""
-    text = chart_sentence(table, measured_panels(table))
-    method_comparison(table, "reached", text)
+def reached(_: Comparison) -> None:
+    """Show the gold accuracy and the KL of every method, in one view of the comparison."""
+    view = url_choice("view", VIEW_TITLES, "tokens")
+    st.segmented_control(
+        "Settings",
+        list(VIEW_TITLES),
+        format_func=VIEW_TITLES.__getitem__,
+        key="view",
+        required=True,
+        label_visibility="collapsed",
+    )
+    measured = tuned_view(view)
+    order = sorted(measured.table["runs"], key=measured.mean, reverse=True)
+    accuracies = "; ".join(f"{measured.title(arm)} {measured.text(arm)}" for arm in order)
+    method_comparison(
+        measured,
+        "reached",
+        f"{VIEW_TITLES[view]}: {accuracies}. Before training {measured.base['gold/accuracy']:.2f}.",
+        source_text(measured.table, VIEW_TEXTS[view]),
+    )
 
 
 def notes() -> None:
-    """Show how to read the figures, their limits, and where the other measurements are."""
+    """Show how to read the figures, and their limits."""
     what_to_look_at(
         "In the figure of the cost, hatched bars are claims of the article and filled bars are"
         " measurements. Time and memory depend on the size of the model. In this small model, most"
@@ -121,15 +152,13 @@ def notes() -> None:
         " optimizer state need most of it; the page Measurements estimates each part."
     )
     cannot_show(
-        "The measurements use one small model and one task with an answer that can be checked. Each"
-        " method ran with one setting; another β or learning rate can change the order. On a large"
+        "The measurements use one small model and one task with an answer that can be checked. Tuning"
+        " tried twelve settings of each method; a better one may exist. The budget counts sampled tokens"
+        " but not the pairs, which somebody had to make. On a large"
         " model, weights need most of the memory, and sampling needs most of the time of online"
         " methods. Many tasks have no rule that can score completions. Run `python -m lab compare`"
         " with your own model and data."
     )
-    with st.container(horizontal=True, gap="medium"):
-        page_link("evidence", "Measurements", "Does it fit on my graphics card?", show="Memory")
-        page_link("evidence", "Measurements", "How much does each setting matter?", show="Settings")
 
 
 def questionnaire(measured: Comparison) -> None:
@@ -144,14 +173,23 @@ def questionnaire(measured: Comparison) -> None:
         st.markdown(" ".join(recommendation.reasons))
         return
     method = recommendation.arm.partition("@")[0]
-    st.subheader(f"Use {measured.title(recommendation.arm)}", anchor=False)
-    st.markdown(" ".join(recommendation.reasons) + article_choice(recommendation.article, method))
-    page_link(
-        "train",
-        "Train",
-        f"Try it: train {measured.title(recommendation.arm).partition(',')[0]}",
-        method=method,
-    )
+    title = measured.title(recommendation.arm)
+    with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+        st.subheader(f"Use {title}", anchor=False, width="content")
+        with st.container(width="content"):
+            page_link("train", "Train", f"Try it: train {title.partition(',')[0]}", method=method)
+    level = " and ".join(map(measured.title, recommendation.not_told_apart))
+    doubt = f" Chance may decide between it and {level}." if level else ""
+    st.markdown(f"{article_choice(recommendation.article, method)}{doubt}")
+    with st.expander("Why, and what the other methods reach"):
+        st.markdown(" ".join(recommendation.reasons))
+        st.caption(
+            f"Accuracies: {measured.seeds_of()} seeds, tuned settings, 60,000 tokens. Times: an older record"
+            f" on another device, {measured.seeds_of('seconds')} seeds, default settings, 150,000 tokens."
+            " GRPO with a reward model has no tuned measurement, so it is no candidate."
+        )
+        page_link("evidence", "Measurements", "Does it fit on my graphics card?", show="Memory")
+        page_link("evidence", "Measurements", "How much does each setting matter?", show="Settings")
 
 
 def article_choice(article: str, method: str) -> str:
@@ -159,5 +197,5 @@ def article_choice(article: str, method: str) -> str:
     if not article:
         return ""
     if article == method:
-        return " The article would choose the same method."
-    return f" The article would choose {METHOD_TITLES.get(article, article.upper())}."
+        return "The article would choose the same method."
+    return f"The article would choose {METHOD_TITLES.get(article, article.upper())}."

@@ -3,7 +3,6 @@ optimisation of a reward model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -16,7 +15,7 @@ from lab.analysis.statistics import SHARE, Interval
 from lab.dashboard.components.layout import figure, source_caption, theme
 from lab.figures.overoptimisation import overoptimisation_figure, overoptimisation_narrow_layout
 from lab.figures.palette import METHOD_NAMES
-from lab.figures.sensitivity import knob_name, knob_word, sensitivity_figure
+from lab.figures.sensitivity import knob_name, sensitivity_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,31 +156,6 @@ def most_sensitive_knob(table: Table | None, method: str) -> Mapping[str, Any] |
         key=lambda row: row["spread"],
         default=None,
     )
-
-
-@dataclass(frozen=True)
-class BestSetting:
-    """The recorded setting with which a method is most accurate: in words, and its gold accuracy."""
-
-    text: str
-    accuracy: Interval
-
-
-def best_setting(table: Table | None, method: str) -> BestSetting | None:
-    """The setting with the highest mean gold accuracy among those recorded for the method; None if no
-    setting of the method is recorded.
-    """
-    if table is None:
-        return None
-    cells = [
-        (row, name) for row in table["rows"] if row["method"] == method for name in KNOB_SETTINGS
-    ]
-    if not cells:
-        return None
-    row, name = max(cells, key=lambda cell: cell[0][cell[1]]["mean"])
-    change = KNOB_SETTINGS[name].format(table["factor"])
-    text = "its default settings" if name == "centre" else f"its default {knob_word(row)} {change}"
-    return BestSetting(text, Interval(row[name]["mean"], row[name]["half"]))
 
 
 def knobs_sentence(table: Table) -> str:

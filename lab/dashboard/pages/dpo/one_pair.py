@@ -15,8 +15,8 @@ KEY = "one-pair"
 FULL_COLOUR_NATS = 3.0  # log-ratio at which a token's colour is full
 MARGINS = tuple(h / 2 for h in range(-10, 61))  # nats
 ALT_TEXT = (
-    "The DPO loss over the margin h falls from left to right. Small circles are the places of this"
-    " pair at the recorded updates; the large one can be dragged to each of them."
+    "The DPO loss over the margin h falls from left to right. Small circles show where this pair was"
+    " at the recorded updates; the large circle can be dragged to each of them."
 )
 
 
@@ -85,7 +85,7 @@ def pair_section() -> None:
     )
     source_caption(
         load_result("pair_tokens"),
-        "Drag the large point: it stops at recorded updates only, and nothing between them is made up."
+        "Drag the large point: it stops only at updates that were recorded."
         " The run trained with"
         f" β = {recorded_pairs()['beta']:g}. Blue with a solid line: the token is more likely than under"
         f" the reference. Orange with a dashed line: less. The colour is full at {FULL_COLOUR_NATS:g}"

@@ -10,7 +10,14 @@ import streamlit as st
 from lab.analysis.comparison_words import from_interval, judge, recorded_difference
 from lab.analysis.recorded_results import Comparison, recorded_result
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval, possible_range
-from lab.dashboard.components.layout import cannot_show, figure, page_link, source_caption, theme
+from lab.dashboard.components.layout import (
+    cannot_show,
+    figure,
+    page_link,
+    source_caption,
+    source_text,
+    theme,
+)
 from lab.dashboard.pages.choose.method_comparison import interval_text, method_comparison
 from lab.figures.frontier import FRONTIER_NARROW_LAYOUT, frontier_figure, methods_in_order
 from lab.figures.palette import METHOD_NAMES
@@ -43,13 +50,13 @@ def language_model_section() -> None:
     if comparison is not None:
         st.subheader("The same comparison on this model", anchor=False)
         text = comparison_sentence(comparison)
-        method_comparison(comparison, "reached-smollm2", text)
-        st.markdown(text)
-        source_caption(
+        source = source_text(
             comparison,
             f"{comparison['plan']['seeds']} seeds; bars are 95 % intervals;"
             f" {comparison['evaluation']}. Gold accuracy is the share of positive texts by VADER.",
         )
+        method_comparison(Comparison(comparison), "reached-smollm2", text, source)
+        st.markdown(text)
     cannot_show(
         "The figures do not show whether people would like these reviews. VADER pays for words from"
         " a list, and a policy can simply write these words. A text has about 30 tokens. VADER also"

@@ -7,10 +7,11 @@ from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.evidence.language_model import language_model_section
 from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
 
-QUESTION = "How far do the results carry?"
+QUESTION = "How far can you trust the results?"
 SENTENCE = (
-    "These experiments look behind the comparison of the methods: another value of each setting, a"
-    " reward model that is optimised for too long, a larger language model, and its memory."
+    "These experiments test the comparison of the methods: with other values of each setting, with a"
+    " reward model that is optimised for too long, and on a larger language model. The last one"
+    " estimates memory."
 )
 WORDS = (
     "policy",
@@ -51,7 +52,7 @@ def page() -> None:
         " command, the seeds and the device behind it."
     )
     cannot_show(
-        "Each experiment moves one thing on one task. A setting that matters little here may matter on"
+        "Each experiment changes one thing on one task. A setting that matters little here may matter on"
         " another task, with another model or a longer training. The memory is an estimate for shapes of"
         " the Llama family; page Choose a method shows what was measured."
     )

@@ -180,7 +180,9 @@ def _obey() -> None:
 def _fork(command: Mapping[str, Any]) -> None:
     method, step = command.get("method"), command.get("step")
     if method not in METHODS_SHOWN or type(step) is not int:
-        raise LabError("The browser asked for a fork of no recorded run. Load the page again.")
+        raise LabError(
+            "The page asked for a recorded run that does not exist. Load the page again."
+        )
     changes = command.get("changes")
     values = {
         knob: _as_setting(method, knob, value)

@@ -87,16 +87,16 @@ def derivation() -> Chapter:
                 claims=claims("closed-form"),
             ),
             StoryStep(
-                "Solve the same equation for the [reward]: a [policy] tells which [reward] it is the"
-                " best answer to. Only [Z] is unknown. At β = 0.2 the best [policy] writes almost one"
-                " response alone.",
+                "Solve the same equation for the [reward]: from a [policy] you can compute the [reward]"
+                " for which it is the best one. Only [Z] is unknown. At β = 0.2 the best [policy] writes"
+                " one response almost every time.",
                 at(0.2),
                 formula=formulas.INVERSE,
                 claims=claims("reward-from-policy"),
             ),
             StoryStep(
                 "People compare two responses to the same [prompt]. In the difference of their"
-                " [rewards|reward], [Z] stands twice and cancels. The diamonds are the minimum of the"
+                " [rewards|reward], [Z] occurs twice and cancels. The diamonds are the minimum of the"
                 " DPO loss: they lie on the bars at every [β].",
                 at(0.7),
                 formula=formulas.CANCELLATION,
@@ -142,13 +142,13 @@ def dpo_loss() -> Chapter:
                 claims=claims("beta-deviation"),
             ),
             StoryStep(
-                "With a larger [β] the curve is steeper: it reacts more to a difference, and it is"
-                " satisfied sooner. All curves meet at a [margin] of 0, where the [loss] is log 2.",
+                "With a larger [β] the curve is steeper: it reacts more to a difference, and it becomes"
+                " flat at a smaller [margin]. All curves meet at a [margin] of 0, where the [loss] is log 2.",
                 at(0.2),
                 claims=claims("beta-steeper"),
             ),
             StoryStep(
-                "The curve never ends: the [loss] always asks for a larger [margin], also of pairs that"
+                "The curve never stops falling: the [loss] always asks for a larger [margin], also of pairs that"
                 " were wrongly labelled or that it has seen many times.",
                 at(0.5),
                 claims=claims_of_section(

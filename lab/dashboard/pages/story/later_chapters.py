@@ -104,7 +104,7 @@ def evolution(theme: str) -> Chapter:
     }
     return Chapter(
         "map",
-        "Each method solves a problem and brings one",
+        "Each method solves one problem and brings a new one",
         (StoryFigure("steps", step_diagram_data("map", "Methods", steps)),),
         tuple(
             StoryStep(texts[step.name], at, claims=claims(*judged.get(step.name, ())))
@@ -122,8 +122,8 @@ def resources(theme: str) -> Chapter:
         "memory": "For the memory it says that DPO needs 40 % and GRPO 60 % of [RLHF]. The article gives"
         " no source for these numbers. In this lab's small model most memory holds activations, which"
         " every method needs.",
-        "time": "For the time it says 30 % and 60 %. The lab measured it with [equal tokens]. Hover or"
-        " tap a bar to read it.",
+        "time": "For the time it says 30 % and 60 %. The lab measured it with [equal tokens], default settings"
+        " and three [seeds|seed]. Hover or tap a bar to read it.",
     }
     judged = {
         "models": ("complexity", "data-requirements"),

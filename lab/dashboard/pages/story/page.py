@@ -37,6 +37,7 @@ WORDS = (
     "clip",
     "online and offline",
     "equal tokens",
+    "seed",
 )
 
 

@@ -53,8 +53,8 @@ def experiment_section() -> None:
         st.markdown(f"{goal_sentence(table)} {text}")
     source_caption(
         table,
-        "The labeller is simulated: it prefers the right answer, and errs with the chosen share. After each"
-        f" number of labels {METHOD_NAMES[table['plan']['method']]} trains from the base with equal updates."
+        "The labeller is simulated: it prefers the right answer, and the chosen share of its labels is wrong."
+        f" After each number of labels {METHOD_NAMES[table['plan']['method']]} trains from the base with equal updates."
         f" Bars are 95 % intervals. {table['plan']['choice']}",
     )
 

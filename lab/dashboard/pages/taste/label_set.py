@@ -77,7 +77,7 @@ def choose_label_set() -> Choices:
 def name_form(labels: LabelSet) -> None:
     """Show the name of the label set, and a field that opens another set by its name."""
     st.markdown(
-        f"Your labels lie in `{labels.folder}`. The address of this page holds the name of the set,"
+        f"Your labels are stored in `{labels.folder}`. The address of this page has the name of the set,"
         f" `{labels.name}`: open it again to go on."
     )
     st.text_input(

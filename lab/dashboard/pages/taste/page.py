@@ -45,9 +45,9 @@ def page() -> None:
     what_to_look_at(
         "Label about twenty pairs by one clear taste, for example always the answer with its working."
         " Then train. Compare the agreement with your held-out labels with the agreement with the rule:"
-        " a model that learns your taste need not learn the rule. Then label some pairs at random, and"
-        " see which method bears it best. A repeated pair, whose sides are swapped, shows how often you"
-        " agree with yourself."
+        " a model that learns your taste need not learn the rule. Then label some pairs without looking,"
+        " and see which method suffers least from these wrong labels. A repeated pair, whose sides are"
+        " swapped, shows how often you agree with yourself."
     )
     cannot_show(
         "The held-out fifth of fifty labels is ten labels, so its share is uncertain by up to 0.31. The"

@@ -121,8 +121,8 @@ def curves(labels: LabelSet, root: Path, training: bool) -> None:
     own = self_agreement(labels)
     if own.count:
         st.markdown(
-            f"You agree with yourself on {own.hits} of {own.count} repeated pairs. A model that agreed"
-            " more often would agree with your slips."
+            f"You agree with yourself on {own.hits} of {own.count} repeated pairs. A model that agrees"
+            " with your labels more often than you do has also learnt your mistakes."
         )
     waits = [name for name, record in records.items() if record.state() in WAITING_STATES]
     if waits:
