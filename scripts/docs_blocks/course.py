@@ -21,16 +21,13 @@ PATH_COLUMNS = {
 def path_table() -> str:
     """Return the table of what a learner does in a notebook, with its command, in Markdown."""
     record = json.loads(PATH_RECORD.read_text("utf-8"))
-    rows = [
-        f"| notebook | {' | '.join(PATH_COLUMNS.values())} |",
-        f"| --- |{' --- |' * len(PATH_COLUMNS)}",
-    ]
+    columns = {key: text for key, text in PATH_COLUMNS.items() if key in record["notebooks"][0]}
+    rows = [f"| notebook | {' | '.join(columns.values())} |", f"| --- |{' --- |' * len(columns)}"]
     rows += [
-        f"| {own['notebook']} | {' | '.join(str(own[column]) for column in PATH_COLUMNS)} |"
+        f"| {own['notebook']} | {' | '.join(str(own[column]) for column in columns)} |"
         for own in record["notebooks"]
     ]
-    source = f"`{record['command']}`, {record['device']}, commit {record['commit']}"
-    source += f", load {record['load_before']} at the start."
+    source = f"`{record['command']}`, {record['device']}, commit {record['commit']}."
     return "\n".join([*rows, "", source])
 
 
