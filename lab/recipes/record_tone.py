@@ -1,8 +1,8 @@
 """Records the pool `tone`: short English messages of SmolLM2-135M-Instruct in pairs of two styles.
 
 The model reads two examples before each request. It first writes plain messages of one sentence behind
-the person's name. Behind one that breaks no rule of `lab.recipes.tone_styles` it goes on with a rich or a
-warm sentence. The plain message and the longer text make a pair.
+the person's name. Behind the most frequent one that breaks no rule of `lab.recipes.tone_styles` it goes
+on with a rich or a warm sentence. The plain message and the longer text make a pair.
 """
 
 import random
@@ -90,9 +90,7 @@ class ToneRecorder:
             whole = [f"{asked[1]}, {text}" for text in texts]
             plain.append((asked, self._faultless([(t, plain_fault(*asked, t)) for t in whole])))
         for low, high in STYLE_PAIRS:
-            begun = [
-                (*asked, texts[-1 if high == "warm" else 0]) for asked, texts in plain if texts
-            ]
+            begun = [(*asked, texts[0]) for asked, texts in plain if texts]
             for (request, name, own), texts in zip(
                 begun, self._write(high, begun, NEXT_TEXTS, step) if begun else []
             ):
@@ -134,10 +132,11 @@ class ToneRecorder:
         ]
 
     def _faultless(self, judged: Sequence[tuple[str, str]]) -> list[str]:
-        """The different texts without a fault, in their order."""
+        """The different texts without a fault, the most frequent first."""
         self.texts += len(judged)
         self.refused.update(fault for _, fault in judged if fault)
-        return list(dict.fromkeys(text for text, fault in judged if not fault))
+        good = Counter(text for text, fault in judged if not fault)
+        return [text for text, _ in good.most_common()]
 
 
 def conversation(request: ToneRequest, name: str, style: str) -> list[dict[str, str]]:

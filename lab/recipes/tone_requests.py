@@ -101,7 +101,7 @@ REQUESTS = (
             "a cup of tea": (r"\btea\b",),
             "the summer concert": ("concert",),
         },
-        r"invit\w+ me\b|thank you for (the|your) invit|your (party|picnic|invitation)|love to see",
+        r"invit\w+ (me|us)\b|thank you for (the|your) invit|your (party|picnic|invitation)|love to see",
     ),
     *_requests(
         "Ask {} to",

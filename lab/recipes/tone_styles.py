@@ -39,7 +39,9 @@ HARMLESS_NEGATION = re.compile(
 NEGATION = re.compile(r"\b(not|no|never|nothing|cannot|unable|without)\b|n['’]t\b", re.IGNORECASE)
 THIRD_PERSON = re.compile(r"\b(he|she|him|his|her|hers)\b", re.IGNORECASE)
 ASTRAY = re.compile(
-    r"\b(sorry|apolog\w*|afraid|unfortunate\w*|sad|problem|broke\w*|loss)\b", re.IGNORECASE
+    r"\b(sorry|apolog\w*|afraid|unfortunate\w*|sad|problem|broke\w*|loss|enjoying|grateful|tomorrow"
+    r"|yesterday|your (new |loved )?(friend|one)|celebrate your)\b",
+    re.IGNORECASE,
 )
 """Words of second sentences that went astray: the model ends in excuses, or thinks the matter done."""
 EMPTY = re.compile(r"\b(I'm sure|I am sure|thank\w*|please|hope|welcome|I will)\b", re.IGNORECASE)
