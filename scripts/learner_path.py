@@ -50,7 +50,7 @@ class Walk:
             resources={"metadata": {"path": str(folder)}},
         )
         self.counts = {"notebook": number, "words_read": 0, "cells_run": 0, "functions_written": 0}
-        self.counts |= {"lines_written": 0, "checks_passed": 0, "predictions": 0}
+        self.counts |= {"checks_passed": 0, "predictions": 0}
         self.longest = 0.0
 
     def go(self, environment: dict[str, str]) -> dict[str, Any]:
@@ -74,7 +74,6 @@ class Walk:
             check = next(line for line in cell.source.splitlines() if line.startswith("check("))
             cell.source = f"{function}\n\n\n{check}"
             self.counts["functions_written"] += 1
-            self.counts["lines_written"] += sum(bool(line.strip()) for line in function.split("\n"))
             shown = self._run(place, cell)
             if "Right: " not in shown:
                 raise SystemExit(f"{check} does not pass: {shown[:500]}")

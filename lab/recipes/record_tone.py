@@ -31,7 +31,7 @@ from lab.recipes.tone_requests import (
     ToneRequest,
     kind_of,
 )
-from lab.recipes.tone_styles import Answer, first_sentence, next_fault, opening, plain_fault
+from lab.recipes.tone_styles import ODD, Answer, first_sentence, next_fault, opening, plain_fault
 
 TONE_MODEL = "smollm2-135m"
 TEMPERATURE, MIN_P = 0.7, 0.1
@@ -57,7 +57,7 @@ class ToneRecorder:
         self._policy: PeftModel = load_policy(config, device)
 
     def pairs(
-        self, count: int, report: Callable[[Sequence[Pair]], None] = lambda pairs: None
+        self, count: int, report: Callable[[Sequence[Pair]], object] = lambda pairs: None
     ) -> list[Pair]:
         """Returns at most `count` prompts with two answers each, in a random order of requests and of
         the two answers. A sentence behind a plain message comes `MAX_SAME` times at most. A smaller
@@ -73,7 +73,8 @@ class ToneRecorder:
                 for (request, name), two in self._pairs_of(problems[first : first + BATCH], first):
                     sentence = two[1].text[len(opening(two[1].source, name, two[0].text)) :]
                     same[sentence] += 1
-                    if same[sentence] <= MAX_SAME:
+                    is_odd = any(ODD.search(own.text) for own in two)
+                    if same[sentence] <= MAX_SAME and not is_odd:
                         pairs.append((request.text.format(name), state.sample(two, 2)))
                 report(pairs[:count])
                 if len(pairs) >= count:

@@ -11,7 +11,6 @@ PATH_COLUMNS = {
     "words_read": "words to read",
     "cells_run": "cells run",
     "functions_written": "functions written",
-    "lines_written": "their lines",
     "predictions": "predictions",
     "cpu_seconds": "CPU seconds",
     "longest_cell_seconds": "seconds of the longest cell",

@@ -1,6 +1,7 @@
 """Labels on disk: nothing is lost, nobody's labels mix, and the next pair follows from them alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -207,6 +208,8 @@ def test_labels_of_retired_pairs_still_count_and_their_pairs_are_not_asked_again
 def test_every_shipped_pair_has_two_different_answers_and_the_measures_that_rules_compare(pool):
     pairs = load_pool(pool)
     assert len(pairs) == pool_record(pool)["pairs"] and len(pairs) >= 20
+    docs = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text("utf-8")
+    assert f"`{pool}`, {len(pairs)} pairs of" in " ".join(docs.split())
     for own, pair in pairs.items():
         assert pair.id == own and pair.prompt and pair.answers[0] != pair.answers[1]
         assert all(text.strip() == text and text for text in pair.answers)
