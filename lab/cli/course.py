@@ -20,6 +20,7 @@ def course(
     seconds: Annotated[float, Range(float, 0.1, 3600)] = 10.0,
     memory: Annotated[int, Range(int, 16, 2**20)] = 1024,
     hints: bool = True,
+    blank: bool = False,
 ) -> None:
     """The notebooks: copy them, make copies for a class, collect and grade what learners have done, or
     execute them all.
@@ -39,12 +40,14 @@ def course(
         seconds: Seconds of processor time that grade gives one exercise of one learner.
         memory: Memory limit of grade in MiB, beyond what torch takes.
         hints: Whether a handout has hints.
+        blank: Whether in the copies of copy and handout the cells of notebook 09 that one can write whole
+        are empty, beside the exercises.
     """
     orders: dict[str, Callable[[], None]] = {
         "report": partial(_report, folder),
         "grade": partial(_grade, folder, only, out or Path("grades"), seed, seconds, memory),
-        "handout": partial(_copies, folder, True, hints),
-        "copy": partial(_copies, folder, False, True),
+        "handout": partial(_copies, folder, True, hints, blank),
+        "copy": partial(_copies, folder, False, True, blank),
         "checks": partial(_checks, folder),
         "slides": partial(_slides, folder, only),
         "build": partial(_build, only),
@@ -78,11 +81,15 @@ def _grade(
         print(f"Note: {grades.note}.")
 
 
-def _copies(folder: Path, without_solutions: bool, hints: bool) -> None:
+def _copies(folder: Path, without_solutions: bool, hints: bool, blank: bool) -> None:
     from lab.course.handout import copy_notebooks, handout
 
     require_writable("folder", folder, folder=True)
-    paths = handout(folder, hints=hints) if without_solutions else copy_notebooks(folder)
+    paths = (
+        handout(folder, hints=hints, blank=blank)
+        if without_solutions
+        else copy_notebooks(folder, blank=blank)
+    )
     for path in paths:
         print(path)
     if not paths:

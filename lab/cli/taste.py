@@ -64,9 +64,10 @@ def build_taste_command(
         seed: Seeds runs, prompts and noise.
         device: auto, cpu, cuda or cuda:N.
     """
+    from lab.experiments.run_log import code_commit
     from lab.recipes.record_taste import record_pool
     from lab.taste.pools import POOLS_FOLDER
 
     folder = out or POOLS_FOLDER
     require_writable("out", folder, folder=True)
-    print(record_pool(pool, folder, count, seed, device))
+    print(record_pool(pool, folder, count, seed, device, code_commit()))

@@ -7,6 +7,7 @@ import nbformat
 
 from lab.config.methods import METHODS
 from lab.course.build_notebooks import has_tag
+from lab.course.handout import STUB
 from lab.course.solutions import is_solution, solution_code
 
 OWN_LOOP = "update"
@@ -16,11 +17,12 @@ OWN_LOOP = "update"
 @dataclass(frozen=True)
 class LearnerLines:
     """Lines in the bodies of the functions that a learner writes; `training` are those of functions that
-    a run calls.
+    a run calls. `blank` are the lines of the cells that are empty with `--blank`, beside them.
     """
 
     written: int
     training: int
+    blank: int = 0
 
 
 def learner_lines(notebook: nbformat.NotebookNode) -> LearnerLines:
@@ -43,7 +45,15 @@ def learner_lines(notebook: nbformat.NotebookNode) -> LearnerLines:
     trees = [ast.parse(source) for source in rest]
     used = _called(trees) if _has_own_loop(trees) else _passed_to_train(trees)
     training = sum(lines for name, lines in bodies.items() if name in used)
-    return LearnerLines(sum(bodies.values()), training)
+    return LearnerLines(sum(bodies.values()), training, sum(map(_blank_lines, cells)))
+
+
+def _blank_lines(cell: nbformat.NotebookNode) -> int:
+    """The lines of a cell that its stub does not have; 0 for a cell without a stub."""
+    if STUB not in cell.metadata:
+        return 0
+    given = {line.strip() for line in cell.metadata[STUB].splitlines()}
+    return sum(line.strip() not in given for line in cell.source.splitlines() if line.strip())
 
 
 def _body_lines(function: ast.FunctionDef, code: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lab.course.build_notebooks import notebooks, read_notebook
 from lab.course.exercises.registry import EXERCISES
+from lab.course.learner_lines import learner_lines
 from lab.course.setup_cell import REPOSITORY
 from lab.errors import LabError
 
@@ -111,6 +112,23 @@ def exercise_table() -> str:
             f"| {exercise.notebook:02d} | `{name}` | {goal.objective} | {goal.minutes} | {difficulty} |"
         )
     return "\n".join(rows)
+
+
+def lines_table() -> str:
+    """Return the table of the lines that a learner writes, in Markdown."""
+    rows = [
+        "| notebook | lines that you write | of them in a training run | more with `--blank` |",
+        "| --- | --- | --- | --- |",
+    ]
+    counts = {path.stem: learner_lines(read_notebook(path)) for path in notebooks()}
+    for stem, own in counts.items():
+        if own.written:
+            title = stem.replace("-", " ")
+            rows.append(f"| {title} | {own.written} | {own.training} | {own.blank or '–'} |")
+    sums = [
+        sum(getattr(own, f) for own in counts.values()) for f in ("written", "training", "blank")
+    ]
+    return "\n".join([*rows, f"| all | {sums[0]} | {sums[1]} | {sums[2]} |"])
 
 
 def goal_of(name: str) -> Goal:

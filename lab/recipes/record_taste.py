@@ -4,24 +4,21 @@ embedded model at several checkpoints, and `tone`, short English texts of SmolLM
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from lab.config.methods import make_config
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Text
 from lab.engine.sampler import Completions, sample
 from lab.models.device import resolve_device
-from lab.models.loading import fitting_threads, load_policy
-from lab.models.tokenizer import load_tokenizer
-from lab.recipes.tone_styles import PEOPLE, REQUESTS, STYLE_PAIRS, STYLES, Answer, are_two_styles
+from lab.models.loading import fitting_threads
+from lab.recipes.record_tone import TONE_MODEL, Pair, ToneRecorder
+from lab.recipes.tone_styles import Answer
 from lab.runs.records import StepRecord
 from lab.storage.jsonl import replace_file
 from lab.tasks.base import Problem
@@ -34,33 +31,54 @@ CHAIN_SOURCES = {"answer": (0, 8, 20, 40), "length": (12, 20)}
 paid for length rambles."""
 RAMBLING, RAMBLING_EVERY = "GRPO for length", 5
 """Every fifth pair has one answer of the rambling run."""
-TONE_MODEL = "smollm2-135m"
-TONE_TEMPERATURE, TONE_TOKENS, TONE_BATCH, MAX_TONE_DRAWS = 0.7, 40, 10, 20
+FIRST_TONE_NUMBER = 105
+"""The pairs of smaller numbers are in the file of retired pairs: labels may name them."""
 
 
-def record_pool(pool: str, out: Path, count: int, seed: int, device: str) -> dict[str, Any]:
+def record_pool(
+    pool: str, out: Path, count: int, seed: int, device: str, commit: str = ""
+) -> dict[str, Any]:
     """Records at most `count` pairs of the pool `pool` (chain or tone) as `out`/POOL.jsonl, and the
-    command, device and counts as `out`/POOL.json, which it returns.
+    command, device, `commit` of the code and counts as `out`/POOL.json, which it returns.
 
     A row has `id`, `prompt`, `first` and `second` (texts), `sources` of both, and `measures` of
     both: of chains whether the answer is right, thinks first and is well-formed, and of texts VADER's
-    compound score; of all the length in characters.
+    compound score; of all the length in characters. The pool tone is written after every batch.
     """
     torch_device = resolve_device(device)
-    state = random.Random(f"taste/{pool}/{seed}")
-    rows = (chain_pairs if pool == "chain" else tone_pairs)(count, seed, torch_device, state)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / f"{pool}.jsonl", lines.encode())
     facts = {
         "command": f"python -m lab build-taste {pool} --count {count} --seed {seed}",
         "device": torch_device.type,
         "seed": seed,
+        "commit": commit,
         "torch": torch.__version__.partition("+")[0],
         "transformers": transformers.__version__,
         "model": "embedded" if pool == "chain" else _tone_weights(),
-        "pairs": len(rows),
     }
+    if pool == "chain":
+        rows = chain_pairs(count, seed, torch_device, random.Random(f"taste/{pool}/{seed}"))
+        return _write_pool(out, pool, rows, facts)
+    recorder = ToneRecorder(seed, torch_device)
+
+    def write(pairs: Sequence[Pair]) -> dict[str, Any]:
+        rows = [
+            _row(FIRST_TONE_NUMBER + number, "tone", Problem(prompt), two, None)
+            for number, (prompt, two) in enumerate(pairs)
+        ]
+        counts = {"texts": recorder.texts, "refused": dict(recorder.refused.most_common())}
+        return _write_pool(out, pool, rows, facts | counts)
+
+    return write(recorder.pairs(count, write))
+
+
+def _write_pool(
+    out: Path, pool: str, rows: Sequence[dict[str, Any]], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the two files of a pool and returns the facts with the number of pairs."""
+    facts = facts | {"pairs": len(rows)}
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / f"{pool}.jsonl", lines.encode())
     replace_file(out / f"{pool}.json", (json.dumps(facts, indent=1) + "\n").encode())
     return facts
 
@@ -130,82 +148,6 @@ def _chain_checkpoints(
                     )
                     name = f"GRPO for {reward}, update {record.step}" if record.step else "the base"
                     yield name, completions
-
-
-def tone_pairs(
-    count: int,
-    seed: int,
-    device: torch.device,
-    state: random.Random,
-    report: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
-) -> list[dict[str, Any]]:
-    """Returns pairs of SmolLM2's answers to everyday requests, one short and one rich or one dry and
-    one warm, as `STYLES` asks for them. Answers that `are_two_styles` refuses give no pair.
-
-    A smaller count gives the first pairs of a larger one. `report` gets all pairs after every batch.
-    """
-    problems = [Problem(request.format(person)) for request, person in product(REQUESTS, PEOPLE)]
-    state.shuffle(problems)
-    rows: list[dict[str, Any]] = []
-    tokenizer = load_tokenizer(TONE_MODEL)
-    policy = load_policy(make_config("grpo", {"model": TONE_MODEL, "task": "sentiment"}), device)
-    with fitting_threads(policy):
-        for draw, first in product(range(MAX_TONE_DRAWS), range(0, len(problems), TONE_BATCH)):
-            batch = problems[first : first + TONE_BATCH]
-            step = draw * len(problems) + first
-            answers = _styled_answers(policy, tokenizer, batch, seed, step, device)
-            for i, styles in product(range(len(batch)), STYLE_PAIRS):
-                two = [Answer(answers[style][i], style) for style in styles]
-                state.shuffle(two)
-                if are_two_styles(batch[i].prompt, two):
-                    rows.append(_row(len(rows), "tone", batch[i], two, None))
-            report(rows[:count])
-            if len(rows) >= count:
-                break
-    return rows[:count]
-
-
-def _styled_answers(
-    policy: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    batch: Sequence[Problem],
-    seed: int,
-    step: int,
-    device: torch.device,
-) -> dict[str, list[str]]:
-    """An answer of each style to every request of a batch."""
-    asked: list[Text] = [
-        [{"role": "user", "content": f"{problem.prompt} {sentence}"}]
-        for sentence in STYLES.values()
-        for problem in batch
-    ]
-    completions = sample(
-        policy,
-        tokenizer,
-        prompt_ids(tokenizer, asked),
-        1,
-        max_tokens=TONE_TOKENS,
-        temperature=TONE_TEMPERATURE,
-        seed=seed,
-        step=step,
-        device=device,
-        stream="taste",
-    )
-    texts = [
-        whole_sentences(text, bool(truncated))
-        for text, truncated in zip(completions.texts, completions.truncated)
-    ]
-    return {style: texts[i * len(batch) : (i + 1) * len(batch)] for i, style in enumerate(STYLES)}
-
-
-def whole_sentences(text: str, truncated: bool) -> str:
-    """Returns the text on one line. A truncated text ends with its last whole sentence, and is empty
-    where it has none.
-    """
-    line = " ".join(text.split()).strip('"').strip()
-    if not truncated:
-        return line
-    return line[: max(line.rfind(sign) for sign in ".!?") + 1].strip()
 
 
 def _row(

@@ -169,7 +169,7 @@ class Share:
 
 def self_agreement(labels: LabelSet) -> Share:
     """Returns on how many repeated pairs, shown with swapped sides, the person chose the same answer."""
-    pool, before = labels.pool_pairs(), dict[str, int]()
+    pool, before = labels.known_pairs(), dict[str, int]()
     hits = count = 0
     for row in labels.pairs():
         chosen = chosen_answer(row, pool[row["pair"]])
@@ -184,7 +184,7 @@ def rule_agreement(labels: LabelSet, rule: str) -> Share:
     """Returns on how many labelled pairs, each counted once, the person chose as a rule does. Pairs that
     the rule does not order are left out.
     """
-    pool = labels.pool_pairs()
+    pool = labels.known_pairs()
     first = {row["pair"]: row for row in reversed(labels.pairs())}
     verdicts = [
         chosen_answer(row, pool[own]) == preferred

@@ -18,7 +18,7 @@ from filelock import FileLock
 from lab.errors import LabError
 from lab.storage.jsonl import append_rows, encode_row, read_bytes, read_jsonl, replace_file
 from lab.storage.paths import require_space, runs_root
-from lab.taste.pools import PoolPair, answer_row, find_pool, load_pool, pair_row
+from lab.taste.pools import PoolPair, answer_row, find_pool, known_pairs, load_pool, pair_row
 
 TASTE_FOLDER = "taste"
 PAIRS, THUMBS, SKIPPED = FILES = ("labels.jsonl", "thumbs.jsonl", "skipped.jsonl")
@@ -135,6 +135,10 @@ class LabelSet:
     def pool_pairs(self) -> dict[str, PoolPair]:
         """Returns the pairs of the set's pool by id."""
         return load_pool(self.pool.name)
+
+    def known_pairs(self) -> dict[str, PoolPair]:
+        """Returns the pairs that a label may name: those of the pool, and its retired ones."""
+        return known_pairs(self.pool.name)
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any] | None:

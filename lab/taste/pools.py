@@ -84,7 +84,19 @@ def find_pool(name: str) -> PoolInfo:
 @lru_cache(maxsize=4)
 def load_pool(name: str) -> dict[str, PoolPair]:
     """Returns the pairs of a pool by id, in their order."""
-    path = POOLS_FOLDER / f"{find_pool(name).name}.jsonl"
+    return _read_pairs(POOLS_FOLDER / f"{find_pool(name).name}.jsonl")
+
+
+@lru_cache(maxsize=4)
+def known_pairs(name: str) -> dict[str, PoolPair]:
+    """Returns the pairs of a pool and its retired ones by id. Nobody is asked a retired pair, but an
+    earlier label may name it.
+    """
+    retired = POOLS_FOLDER / f"{find_pool(name).name}-retired.jsonl"
+    return load_pool(name) | (_read_pairs(retired) if retired.is_file() else {})
+
+
+def _read_pairs(path: Path) -> dict[str, PoolPair]:
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return {
         row["id"]: PoolPair(

@@ -74,7 +74,7 @@ def thumb_pairs(labels: LabelSet) -> list[dict[str, Any]]:
     """Returns the pairs of which one answer got a thumb up and the other a thumb down; every fifth is
     held out.
     """
-    pool, verdicts = labels.pool_pairs(), dict[str, dict[int, bool]]()
+    pool, verdicts = labels.known_pairs(), dict[str, dict[int, bool]]()
     for row in labels.thumbs():
         verdicts.setdefault(row["pair"], {})[row["answer"]] = row["label"]
     opposite = [own for own, both in verdicts.items() if len(set(both.values())) == 2]

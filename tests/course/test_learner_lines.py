@@ -40,3 +40,9 @@ def test_an_example_that_the_learner_changes_counts_too():
     own = "def my_reward(text, answer):\n    return 1.0"
     source = f'{own}\n\n\ntrain("grpo", reward=my_reward)'
     assert learner_lines(notebook(source, solution=TWO_LINES)) == LearnerLines(3, 1)
+
+
+def test_the_lines_of_a_cell_that_can_be_written_whole_count_apart():
+    whole = notebook("def write(x):\n    y = 1\n\n    return x + y", solution=TWO_LINES)
+    whole.cells[-1].metadata["stub"] = "def write(x):\n    # one more\n    ..."
+    assert learner_lines(whole) == LearnerLines(2, 0, 2)

@@ -257,6 +257,30 @@ def test_a_copy_has_no_outputs_and_its_solutions_beside_it_and_never_overwrites_
     assert work.read_text() == "a learner's work"
 
 
+def test_a_blank_copy_of_notebook_09_only_says_what_to_write_and_the_usual_one_has_the_code(
+    tmp_path,
+):
+    usual = [path for path in copy_notebooks(tmp_path / "usual") if path.suffix == ".ipynb"]
+    blank = [
+        path for path in copy_notebooks(tmp_path / "blank", blank=True) if path.suffix == ".ipynb"
+    ]
+    for original, one, other in zip(PATHS, usual, blank, strict=True):
+        whole = [
+            cell.source for cell in read_notebook(original).cells if not has_tag(cell, "solution")
+        ]
+        sources = [
+            [cell.source for cell in nbformat.read(path, as_version=4).cells]
+            for path in (one, other)
+        ]
+        assert sources[0] == whole, original.stem
+        changed = [(a, b) for a, b in zip(whole, sources[1], strict=True) if a != b]
+        assert len(changed) == (10 if original.name.startswith("09") else 0), original.stem
+        for code, stub in changed:
+            assert defined(stub) == defined(code) and "# " in stub
+            ast.parse(stub)
+        assert "stub" not in other.read_text("utf-8")
+
+
 def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp_path):
     written = handout(tmp_path / "class")
     assert [path.name for path in written] == [path.name for path in PATHS]

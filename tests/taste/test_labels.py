@@ -1,14 +1,16 @@
 """Labels on disk: nothing is lost, nobody's labels mix, and the next pair follows from them alone."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from lab.data.parsing import load_examples
 from lab.errors import LabError
+from lab.taste.agreement import rule_agreement, self_agreement
 from lab.taste.labels import LabelSet
 from lab.taste.next_pair import most_uncertain, next_answer, next_question
-from lab.taste.pools import POOLS, load_pool, pool_record, preferred_by, truth_of
+from lab.taste.pools import POOLS, known_pairs, load_pool, pool_record, preferred_by, truth_of
 from lab.taste.training import own_held_out, rule_rows, training_rows, write_training_files
 
 
@@ -182,10 +184,32 @@ def eval_chain(prompt):
     return str(value)
 
 
+def test_labels_of_retired_pairs_still_count_and_their_pairs_are_not_asked_again(tmp_path):
+    retired = {
+        own: pair for own, pair in known_pairs("tone").items() if own not in load_pool("tone")
+    }
+    assert list(retired) == [f"tone-{number:03d}" for number in range(105)]
+    labels = LabelSet("ada", "tone", tmp_path)
+    pairs = list(retired.values())
+    for pair in pairs[:9]:
+        assert labels.choose(pair, 0, labels.turn())
+    assert labels.choose(pairs[1], 0, labels.turn(), repeat=True)
+    for index in (0, 1):
+        assert labels.rate(pairs[20], index, index == 1, labels.turn())
+    assert training_rows(labels)[-1]["chosen"][0]["content"] == pairs[20].answers[1]
+    assert (self_agreement(labels).hits, self_agreement(labels).count) == (1, 1)
+    brief = [len(pair.answers[0]) < len(pair.answers[1]) for pair in pairs[:9]]
+    assert rule_agreement(labels, "brief").hits == sum(brief)
+    asked = [answer(labels).pair.id for _ in range(10)] + [next_answer(labels).pair.id]
+    assert not set(asked) & set(retired)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_every_shipped_pair_has_two_different_answers_and_the_measures_that_rules_compare(pool):
     pairs = load_pool(pool)
     assert len(pairs) == pool_record(pool)["pairs"] and len(pairs) >= 20
+    docs = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text("utf-8")
+    assert f"`{pool}`, {len(pairs)} pairs of" in " ".join(docs.split())
     for own, pair in pairs.items():
         assert pair.id == own and pair.prompt and pair.answers[0] != pair.answers[1]
         assert all(text.strip() == text and text for text in pair.answers)
