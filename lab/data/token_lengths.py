@@ -3,15 +3,13 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from math import ceil
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.corpus import align_prompts
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Example, FullText, Pair, Prompt, Text, prompt_or_text
-from lab.data.problems import OMITTED_PREFIX, Problems, without_location
+from lab.data.problems import CUT, OMITTED_PREFIX, Problems, without_location
 from lab.data.token_rows import (
     RowIds,
     TextPair,
@@ -36,8 +34,8 @@ def token_lengths(
     max_length: int,
     mode: str,
     problems: Problems,
-) -> dict[str, Any]:
-    """Returns median, 95 % quantile and maximum of the lengths in tokens, by kind of text.
+) -> dict[str, list[int]]:
+    """Returns the lengths in tokens of all texts, by kind of text.
 
     What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`.
     """
@@ -57,14 +55,7 @@ def token_lengths(
         if side not in lengths:
             lengths[side] = [len(row.rest) for row in ids]
     _note_omissions(examples, list(zip(*ids_by_side.values())), max_length, mode, problems)
-    return {
-        name: {
-            "median": _quantile(values, 0.5),
-            "95 %": _quantile(values, 0.95),
-            "max": max(values),
-        }
-        for name, values in lengths.items()
-    }
+    return lengths
 
 
 def shorten_example(example: Example, number: int, problems: Problems) -> Example:
@@ -169,7 +160,7 @@ def _remarks(
         remarks.append((reason, True))
     elif len(row.ids) > max_length and truncate(row, max_length, mode).trained > 0:
         lost = "beginning" if mode == "keep_end" else "end"
-        remarks.append((f"{side} loses its {lost} at max_length {max_length}.", False))
+        remarks.append((f"{side} {CUT} {lost} at max_length {max_length}.", False))
     if row.departure:
         remarks.append((departure_note(row.departure), False))
     notes = template_notes(tokenizer, prompt_or_text(example), is_full_text)
@@ -185,8 +176,3 @@ def _renders(
     except LabError as error:
         problems.note(without_location(error, "row 1"), number)
         return False
-
-
-def _quantile(values: list[int], share: float) -> int:
-    """The smallest value that at least this share of all values does not exceed."""
-    return sorted(values)[ceil(share * len(values)) - 1]
