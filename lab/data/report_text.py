@@ -49,7 +49,7 @@ def _column_table(columns: dict[str, dict[str, Any]]) -> list[str]:
     """One line for each column, under a line that says what the numbers are."""
     if not columns:
         return []
-    cells = [("column", "rows", "empty", "distinct", "characters", "tokens")]
+    cells: list[tuple[str, ...]] = [("column", "rows", "empty", "distinct", "characters", "tokens")]
     for name, column in columns.items():
         counts = (str(column[key]) for key in ("rows", "empty", "distinct"))
         lengths = (_four_numbers(column.get(kind)) for kind in ("characters", "tokens"))
