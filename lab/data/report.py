@@ -17,7 +17,7 @@ from lab.data.problems import CUT, EQUAL, OMITTED_PREFIX, Problems, without_loca
 from lab.data.readers import read_rows_lenient
 from lab.data.row_fields import format_of, learners_of
 from lab.data.rows import RowsOrErrors, row_location
-from lab.data.token_lengths import NumberedExamples, shorten_example, token_lengths
+from lab.data.token_lengths import NumberedExamples, token_lengths
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
@@ -108,8 +108,7 @@ def _measure(
     """The lengths of the examples in tokens, by side; empty where none can be measured."""
     if not examples:
         return {}
-    shortened = [(n, shorten_example(e, n, problems)) for n, e in examples]
-    lengths = token_lengths(shortened, tokenizer, max_length, mode, problems)
+    lengths = token_lengths(examples, tokenizer, max_length, mode, problems)
     if lengths and len(problems.lines(OMITTED_PREFIX)) == len(examples):
         problems.note(
             f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.",

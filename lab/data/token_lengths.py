@@ -24,6 +24,8 @@ from lab.errors import LabError
 
 MAX_MEASURED_CHARACTERS = 2**19
 """Characters of a text that are measured; no max_length takes more."""
+ROWS_AT_ONCE = 2000
+"""Rows whose token ids are in memory together."""
 NumberedExamples = list[tuple[int, Example]]
 """Examples, each with the number of its line."""
 
@@ -35,15 +37,34 @@ def token_lengths(
     mode: str,
     problems: Problems,
 ) -> dict[str, list[int]]:
-    """Returns the lengths in tokens of all texts, by kind of text.
+    """Returns the lengths in tokens of all texts, by kind of text; of long texts the beginning counts.
 
-    What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`.
+    What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`. Ids are
+    held for `ROWS_AT_ONCE` rows only.
     """
+    lengths: dict[str, list[int]] = {}
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        part = [
+            (number, shorten_example(example, number, problems))
+            for number, example in examples[start : start + ROWS_AT_ONCE]
+        ]
+        for side, counts in _lengths(part, tokenizer, max_length, mode, problems).items():
+            lengths.setdefault(side, []).extend(counts)
+    return lengths
+
+
+def _lengths(
+    examples: NumberedExamples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    mode: str,
+    problems: Problems,
+) -> dict[str, list[int]]:
     try:
         ids_by_side = _ids_by_side(tokenizer, [example for _, example in examples])
     except LabError:
         rendered = [(n, e) for n, e in examples if _renders(tokenizer, e, n, problems)]
-        return token_lengths(rendered, tokenizer, max_length, mode, problems) if rendered else {}
+        return _lengths(rendered, tokenizer, max_length, mode, problems) if rendered else {}
     if "text" in ids_by_side:
         lengths = {"text": [len(row.ids) for row in ids_by_side["text"]]}
     else:

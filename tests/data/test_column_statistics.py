@@ -6,6 +6,7 @@ import pytest
 from support.tiny import save
 
 from lab.cli import main
+from lab.data import token_lengths
 from lab.data.column_statistics import pair_statistics, summarise_lengths
 from lab.data.near_duplicates import comparable_text
 from lab.data.report import data_report
@@ -154,3 +155,14 @@ def test_the_command_prints_a_table_and_the_same_numbers_as_json(write, model, c
         "characters": {"min": 3, "median": 3, "95 %": 3, "max": 3},
         "tokens": {"min": 3, "median": 3, "95 %": 3, "max": 3},
     }
+
+
+def test_parts_of_a_file_that_are_measured_one_after_another_make_the_same_report(
+    write, model, monkeypatch
+):
+    rows = [pair(f"ask {n}", "y" * (n + 1), "n" * 3) for n in range(7)] + [pair("q" * 40, "y", "n")]
+    path = write(*rows)
+    whole = data_report(path, model, 20)
+    monkeypatch.setattr(token_lengths, "ROWS_AT_ONCE", 3)
+    assert data_report(path, model, 20) == whole
+    assert whole["pairs"]["pairs"] == 8 and whole["truncation"]["left_out"] == 1
