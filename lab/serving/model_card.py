@@ -156,9 +156,9 @@ def _examples(examples: list[Example]) -> str:
     for example in examples:
         parts.append(f"Prompt:\n\n{_fenced(example.prompt)}")
         before, after = example.steps
-        parts.append(_completion(before, example.before, example.verdicts[0]))
+        parts.append(_completion(before, example.texts[0], example.verdicts[0]))
         if after != before:
-            parts.append(_completion(after, example.after, example.verdicts[1]))
+            parts.append(_completion(after, example.texts[1], example.verdicts[1]))
     return "\n\n".join(parts)
 
 

@@ -35,13 +35,12 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Example:
-    """A held-out prompt with the completions of the first and of the last evaluation, `after` empty
-    where there was one evaluation alone. `verdicts` are "right", "wrong" or empty.
+    """A held-out prompt with the completions (`texts`) of the first and of the last evaluation, which
+    are the same where there was one alone. `verdicts` are "right", "wrong" or empty.
     """
 
     prompt: str
-    before: str
-    after: str
+    texts: tuple[str, str]
     steps: tuple[int, int]
     verdicts: tuple[str, str]
 
@@ -202,19 +201,12 @@ def _examples(samples: list[dict[str, Any]]) -> list[Example]:
         return []
     first, last = min(by_step), max(by_step)
     examples = []
-    for prompt, row in list(by_step[first].items()):
-        after = by_step[last].get(prompt) if last != first else None
-        if last != first and after is None:
-            continue
-        examples.append(
-            Example(
-                prompt,
-                row["completion"],
-                after["completion"] if after else "",
-                (first, last),
-                (_verdict(row), _verdict(after) if after else ""),
+    for prompt, before in by_step[first].items():
+        if after := by_step[last].get(prompt):
+            texts = before["completion"], after["completion"]
+            examples.append(
+                Example(prompt, texts, (first, last), (_verdict(before), _verdict(after)))
             )
-        )
     return examples[:MAX_EXAMPLES]
 
 

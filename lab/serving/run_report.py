@@ -47,25 +47,29 @@ def report_page(folder: RunFolder) -> str:
     """Return the report of a run as one HTML file: the file of `share_page`, which has its curves and
     completions, with the rest of the report.
     """
-    return share_page(folder, sections=_sections(run_facts(folder)))
+    facts = run_facts(folder)
+    # The first line of the page says itself that a run is finished.
+    ending = [] if folder.state == RunState.FINISHED else [facts.ending]
+    return share_page(folder, sections=_sections(facts, ending))
 
 
-def _sections(facts: RunFacts) -> list[dict[str, Any]]:
+def _sections(facts: RunFacts, ending: list[str]) -> list[dict[str, Any]]:
     """The parts of the page: those with `top` stand above the curves, those with `folded` are closed
     at first.
     """
+    steps = facts.examples[0].steps if facts.examples else ()
     sections: list[dict[str, Any]] = [
-        {"title": "", "texts": [facts.ending], "top": True},
+        {"title": "", "texts": ending, "top": True},
         {"title": "What the diagnosis says", "texts": facts.findings, "top": True},
         {
             "title": "Before and after",
-            "head": ["prompt", f"update {facts.examples[0].steps[0]}", "last evaluation"]
-            if facts.examples
-            else [],
+            "head": ["prompt", *(f"update {step}" for step in dict.fromkeys(steps))],
             "rows": [
-                [e.prompt, _with_verdict(e.before, e.verdicts[0])]
-                + [_with_verdict(e.after, e.verdicts[1])]
-                for e in facts.examples
+                [
+                    example.prompt,
+                    *map(_with_verdict, example.texts[: len({*steps})], example.verdicts),
+                ]
+                for example in facts.examples
             ],
         },
         {"title": "Cost", "rows": [list(row) for row in facts.cost]},
