@@ -35,8 +35,8 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Example:
-    """A held-out prompt with the completions (`texts`) of the first and of the last evaluation, which
-    are the same where there was one alone. `verdicts` are "right", "wrong" or empty.
+    """A held-out prompt with the completions (`texts`) of the first evaluation and of that of the
+    adapter, which may be the same one. `verdicts` are "right", "wrong" or empty.
     """
 
     prompt: str
@@ -98,14 +98,18 @@ def run_facts(folder: RunFolder) -> RunFacts:
         ],
         findings=diagnose(_changed_config(config, events), columns, events),
         columns=columns,
-        examples=_examples(folder.samples()),
+        examples=_examples(folder.samples(), adapter_step(folder)),
         changed=_changes(events),
         settings=[
             (name, text)
             for name, text in settings
             if config[name] != default[name] or name in ("seed", "steps")
         ]
-        + [(name, text) for name, text in settings if config[name] == default[name]],
+        + [
+            (name, text)
+            for name, text in settings
+            if config[name] == default[name] and name not in ("seed", "steps")
+        ],
         cost=_cost(folder, rows),
         versions=versions,
         command="" if is_imported(folder.path) else repeat_command(config),
@@ -191,15 +195,18 @@ def adapter_step(folder: RunFolder) -> int | None:
     return folder.status()["step"]
 
 
-def _examples(samples: list[dict[str, Any]]) -> list[Example]:
-    """Completions of the same held-out prompts at the first and at the last evaluation."""
+def _examples(samples: list[dict[str, Any]], adapter: int | None) -> list[Example]:
+    """Completions of the same held-out prompts at the first evaluation and at that of update `adapter`,
+    or at the last one where that update was not evaluated.
+    """
     by_step: dict[int, dict[str, dict[str, Any]]] = {}
     for row in samples:
         if row.get("held_out") and "completion" in row:
             by_step.setdefault(row["step"], {}).setdefault(row["prompt"], row)
     if not by_step:
         return []
-    first, last = min(by_step), max(by_step)
+    first = min(by_step)
+    last = adapter if adapter in by_step else max(by_step)
     examples = []
     for prompt, before in by_step[first].items():
         if after := by_step[last].get(prompt):

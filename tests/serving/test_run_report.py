@@ -5,6 +5,7 @@ it is written at the end of a run, and that nothing in it can spoil a run.
 import errno
 import json
 import subprocess
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from huggingface_hub import ModelCard
 from support.run_folders import EVIL, recorded, sample
 
 import lab
+import lab.training.methods.dpo
 from lab.cli import main
 from lab.config.methods import make_config
 from lab.errors import LabError
@@ -181,6 +183,39 @@ def test_the_card_lies_beside_both_adapters_with_its_checksum(tmp_path):
         check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
         assert subprocess.run(check, cwd=place).returncode == 0
         assert (place / "SHA256SUMS").read_text().count("\n") == 3
+
+
+def test_the_completions_after_training_are_those_of_the_adapter_that_is_left(tmp_path):
+    at_best = sample(3, 0, "1+1=", held_out=True, gold=1.0) | {"completion": "two"}
+    folder = recorded(tmp_path, samples=[SAMPLES[0], at_best, SAMPLES[1]], config={"keep": "best"})
+    with_adapter(folder, "adapter-best")
+    (folder.path / "best.json").write_text('{"metric": "gold/accuracy", "step": 3, "value": 1}')
+    told = section(model_card(folder), "Before and after")
+    assert "After update 3 (right):\n\n```text\ntwo" in told and "update 4" not in told
+
+
+def test_every_setting_is_listed_once_those_first_that_are_not_defaults(tmp_path):
+    lines = section(model_card(recorded(tmp_path)), "Settings").splitlines()[2:]
+    names = [line.split(" | ")[0] for line in lines]
+    assert len(set(names)) == len(names) and {"| seed", "| steps"} == set(names[:2])
+
+
+def test_a_run_that_diverges_while_it_trains_leaves_its_report(tmp_path, pairs, monkeypatch):
+    spec = lab.training.methods.dpo.SPEC
+
+    def loss(run, batch):
+        value, metrics = spec.loss(run, batch)
+        return (value * float("nan") if run.step == 1 else value), metrics
+
+    monkeypatch.setattr(lab.training.methods.dpo, "SPEC", replace(spec, loss=loss))
+    out = tmp_path / "run"
+    with pytest.raises(LabError, match="dpo stopped at step 2: loss nan"):
+        lab.train(
+            "dpo", data=str(pairs), steps=3, batch_size=2, eval_every=0, out=out, device="cpu"
+        )
+    text = (out / "report.md").read_text("utf-8")
+    assert "The run failed after 1 of 3 updates: dpo stopped at step 2: loss nan" in text
+    assert "It has left no adapter." in text and (out / "report.html").is_file()
 
 
 def test_a_curve_of_blocks_has_its_lowest_and_its_highest_value():
