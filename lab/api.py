@@ -16,6 +16,7 @@ from lab.runs import catalogue
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import Event, StepRecord
 from lab.serving.load import load_run
+from lab.serving.run_report import reported, say_if_unwritten
 from lab.tasks.registry import check_task
 from lab.training.driver import drive, drive_records
 from lab.training.state import TrainState
@@ -61,7 +62,8 @@ def train(
         answers = [function(record) for function in callbacks]
         stops = any(answers) or stops
 
-    drive(folder, report=report, until=lambda run: stops, expected_memory=expected_memory)
+    with reported(folder):
+        drive(folder, report=report, until=lambda run: stops, expected_memory=expected_memory)
     return folder
 
 
@@ -101,6 +103,7 @@ class Training:
             is_left = True
             for _ in records:  # Without a further update, up to the event that the run has stopped.
                 pass
+            say_if_unwritten(self.run)
 
 
 def trained_policy(

@@ -18,7 +18,16 @@ from lab.cli.measure import MEASURING_COMMANDS
 from lab.cli.models_and_data import MODEL_AND_DATA_COMMANDS, tasks
 from lab.cli.names import require_known_names
 from lab.cli.program import program
-from lab.cli.runs import control, import_command, print_evaluation, print_runs, queue, share, talk
+from lab.cli.runs import (
+    control,
+    import_command,
+    print_evaluation,
+    print_runs,
+    queue,
+    report,
+    share,
+    talk,
+)
 from lab.cli.taste import build_taste_command, taste
 from lab.cli.train import resume, train_from_arguments
 from lab.errors import LabError
@@ -31,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "control": control,
     "talk": talk,
     "share": share,
+    "report": report,
     "import": import_command,
     "queue": queue,
     "app": app,

@@ -1,4 +1,4 @@
-"""The commands for runs that exist: eval, runs, control, queue, talk, share, import."""
+"""The commands for runs that exist: eval, runs, control, queue, talk, share, report, import."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from lab.cli.arguments import Device, OutFile, Output, Run
+from lab.cli.arguments import Device, OutFile, OutFolder, Output, Run
 from lab.cli.program import program
 from lab.config.changes import change_setting, parse_setting
 from lab.config.input_checks import SEED_RANGE, TALK, Range
@@ -216,6 +216,22 @@ def share(run: Run, /, out: OutFile = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page)
     print(f"{path}: {len(page):,} bytes")
+
+
+def report(run: Run, /, out: OutFolder = None) -> None:
+    """Write the report of a run, as its end does: report.md and report.html with curves, completions,
+    diagnosis, cost, settings and the command that repeats it. The Markdown is also the model card
+    README.md beside its adapters.
+
+    Args:
+        run: Name or folder of the run.
+        out: Folder for the two files; left out, the run's own, and README.md is written too.
+    """
+    from lab.serving.run_report import write_report
+
+    folder = catalogue.open_run(run)
+    for path in write_report(folder, out):
+        print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def import_command(

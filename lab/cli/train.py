@@ -93,14 +93,16 @@ def _follows() -> bool:
 
 def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
     from lab.profiling.out_of_memory import expected_memory
+    from lab.serving.run_report import REPORT_PAGE, reported
     from lab.training.driver import drive
     from lab.training.progress_bar import Progress
 
     progress = Progress(sys.stdout)
-    try:
-        run = drive(folder, steps, progress.show, expected_memory=expected_memory)
-    finally:
-        progress.close()
+    with reported(folder):
+        try:
+            run = drive(folder, steps, progress.show, expected_memory=expected_memory)
+        finally:
+            progress.close()
     rows = folder.history()
     for text in diagnose(
         to_dict(run.config), columns_of(rows), [row for row in rows if row["type"] == "event"]
@@ -110,3 +112,5 @@ def _drive(folder: runs.RunFolder, steps: int | None = None) -> None:
         f"{folder.path} is {folder.state} after {run.step} updates in {run.timer.training_seconds:.1f} s. Measure"
         f" it: {program()} eval {folder.path}"
     )
+    if (page := folder.path / REPORT_PAGE).is_file():
+        print(f"Report: {page}")

@@ -7,6 +7,10 @@ from lab.errors import LabError
 
 OMITTED_PREFIX = "is left out"
 """The beginning of the problem of a row that training leaves out."""
+CUT = "loses its"
+"""Words in the problem of a text that training cuts."""
+EQUAL = "chosen equals rejected"
+"""The beginning of the problem of a pair that prefers nothing."""
 
 
 class Problems:
@@ -23,13 +27,10 @@ class Problems:
         without_brackets = re.sub(r" \(.*?\)", "", text)
         self._by_text.setdefault(without_brackets, (text, refused, set()))[2].add(line)
 
-    def lines(self, beginning: str) -> set[int]:
-        """Returns the lines of the problems whose text begins with `beginning`."""
+    def lines(self, words: str) -> set[int]:
+        """Returns the lines of the problems whose text contains `words`."""
         return {
-            line
-            for text, _, lines in self._by_text.values()
-            if text.startswith(beginning)
-            for line in lines
+            line for text, _, lines in self._by_text.values() if words in text for line in lines
         }
 
     def refused(self) -> set[int]:

@@ -8,14 +8,16 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lab.data.examples import Example, Pair, Text, UnpairedExample, prompt_or_text
+from lab.data.column_statistics import column_statistics, pair_statistics, summarise_lengths
+from lab.data.examples import Example, FullText, Pair, Text, UnpairedExample, prompt_or_text
 from lab.data.gc_pause import gc_paused
+from lab.data.near_duplicates import comparable_text
 from lab.data.parsing import PARSERS, parse_pair
-from lab.data.problems import OMITTED_PREFIX, Problems, without_location
+from lab.data.problems import CUT, EQUAL, OMITTED_PREFIX, Problems, without_location
 from lab.data.readers import read_rows_lenient
 from lab.data.row_fields import format_of, learners_of
 from lab.data.rows import RowsOrErrors, row_location
-from lab.data.token_lengths import NumberedExamples, shorten_example, token_lengths
+from lab.data.token_lengths import NumberedExamples, token_lengths
 from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 
@@ -38,11 +40,13 @@ def data_report(
 ) -> dict[str, Any]:
     """Returns what a data source holds for training a model, as a plain dict.
 
-    `format` is one of `lab.data.row_fields.FORMATS`, `learners` the methods that take it; `lengths`
-    gives median, 95 % and max in tokens of prompts and of each kind of completion, before
-    truncation; `problems` lists what is wrong, each with its lines and whether training `refused`
-    it. `kto` counts desirable and undesirable completions, and says within which λ the paper's rule
-    holds.
+    `format` is one of `lab.data.row_fields.FORMATS`, `learners` the methods that take it. `columns`
+    are those of `column_statistics`, with the lengths in `tokens` before truncation of prompts and of
+    each kind of completion. `prompts` are the different ones, `near_duplicates` those of them that
+    differ from an earlier one only in case, spaces or punctuation. `truncation` counts, of the
+    `measured` rows, those that max_length cuts or leaves out. `pairs` are the `pair_statistics`, `kto`
+    counts desirable and undesirable completions and says within which λ the paper's rule holds.
+    `problems` lists what is wrong, each with its lines and whether training `refused` it.
 
     Args:
         source: a data file or a hub id.
@@ -62,7 +66,11 @@ def data_report(
     examples = _of_one_kind(examples, conversations, problems)
     measured = _sample_rows(examples) if quick else examples
     lengths = _measure(measured, tokenizer, max_length, mode, problems)
+    columns = column_statistics(rows, examples)
+    for side, counts in lengths.items():
+        columns[side]["tokens"] = summarise_lengths(counts)
     _note_repetitions(examples, problems)
+    near_duplicates = _note_near_duplicates(examples, name, problems)
     num_prompts = len({_text_key(prompt_or_text(e)) for _, e in examples})
     if num_prompts == 1:
         _note_single_prompt(examples, name, problems)
@@ -77,8 +85,12 @@ def data_report(
         "conversations": conversations > 0,
         "learners": learners_of(name) or (PAIRWISE_METHODS if name else ""),
         "prompts": num_prompts,
-        "lengths": lengths,
+        "near_duplicates": near_duplicates,
+        "columns": columns,
+        "truncation": _truncation(len(measured), problems),
     }
+    if "chosen" in lengths:
+        report["pairs"] = pair_statistics(lengths, len(problems.lines(EQUAL)))
     if len(measured) < len(examples):
         report["measured"] = len(measured)
     if balance := _balance_of(examples):
@@ -92,12 +104,11 @@ def _measure(
     max_length: int,
     mode: str,
     problems: Problems,
-) -> dict[str, Any]:
-    """The lengths of the examples in tokens; empty where none can be measured."""
+) -> dict[str, list[int]]:
+    """The lengths of the examples in tokens, by side; empty where none can be measured."""
     if not examples:
         return {}
-    shortened = [(n, shorten_example(e, n, problems)) for n, e in examples]
-    lengths = token_lengths(shortened, tokenizer, max_length, mode, problems)
+    lengths = token_lengths(examples, tokenizer, max_length, mode, problems)
     if lengths and len(problems.lines(OMITTED_PREFIX)) == len(examples):
         problems.note(
             f"no row is left to train on at max_length {max_length}. Raise it, or shorten the rows.",
@@ -174,6 +185,46 @@ def _note_repetitions(examples: NumberedExamples, problems: Problems) -> None:
                 problems.note(
                     f"says the opposite of an earlier row ({opposite}).", number, refused=False
                 )
+
+
+def _note_near_duplicates(examples: NumberedExamples, name: str, problems: Problems) -> int:
+    """Notes prompts that differ from an earlier one only in case, spaces or punctuation; returns
+    their number.
+    """
+    first_line: dict[str | bool, int] = {}
+    for number, example in examples:
+        first_line.setdefault(_text_key(prompt_or_text(example)), number)
+    first_lines = {*first_line.values()}
+    kind = "text" if examples and isinstance(examples[0][1], FullText) else "prompt"
+    advice = "" if name == "prompt-only" else " --eval-share keeps both on one side of the split."
+    similar: dict[str, int] = {}
+    count = 0
+    for number, example in examples:
+        if number not in first_lines:
+            continue
+        key = comparable_text(prompt_or_text(example))
+        if (earlier := similar.setdefault(key, number)) != number:
+            count += 1
+            problems.note(
+                f"has the {kind} of an earlier row ({earlier}) but for case, spaces or punctuation."
+                + advice,
+                number,
+                refused=False,
+            )
+    return count
+
+
+def _truncation(measured: int, problems: Problems) -> dict[str, int]:
+    """How many of the `measured` rows max_length cuts or leaves out, without those that training
+    refuses; and how many rows of the file it refuses.
+    """
+    refused, left_out = problems.refused(), problems.lines(OMITTED_PREFIX)
+    return {
+        "measured": measured,
+        "cut": len(problems.lines(CUT) - left_out - refused),
+        "left_out": len(left_out - refused),
+        "refused": len(refused),
+    }
 
 
 def _note_single_prompt(examples: NumberedExamples, name: str, problems: Problems) -> None:

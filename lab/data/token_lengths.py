@@ -3,15 +3,13 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from math import ceil
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lab.data.corpus import align_prompts
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Example, FullText, Pair, Prompt, Text, prompt_or_text
-from lab.data.problems import OMITTED_PREFIX, Problems, without_location
+from lab.data.problems import CUT, OMITTED_PREFIX, Problems, without_location
 from lab.data.token_rows import (
     RowIds,
     TextPair,
@@ -26,6 +24,8 @@ from lab.errors import LabError
 
 MAX_MEASURED_CHARACTERS = 2**19
 """Characters of a text that are measured; no max_length takes more."""
+ROWS_AT_ONCE = 2000
+"""Rows whose token ids are in memory together."""
 NumberedExamples = list[tuple[int, Example]]
 """Examples, each with the number of its line."""
 
@@ -36,16 +36,35 @@ def token_lengths(
     max_length: int,
     mode: str,
     problems: Problems,
-) -> dict[str, Any]:
-    """Returns median, 95 % quantile and maximum of the lengths in tokens, by kind of text.
+) -> dict[str, list[int]]:
+    """Returns the lengths in tokens of all texts, by kind of text; of long texts the beginning counts.
 
-    What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`.
+    What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`. Ids are
+    held for `ROWS_AT_ONCE` rows only.
     """
+    lengths: dict[str, list[int]] = {}
+    for start in range(0, len(examples), ROWS_AT_ONCE):
+        part = [
+            (number, shorten_example(example, number, problems))
+            for number, example in examples[start : start + ROWS_AT_ONCE]
+        ]
+        for side, counts in _lengths(part, tokenizer, max_length, mode, problems).items():
+            lengths.setdefault(side, []).extend(counts)
+    return lengths
+
+
+def _lengths(
+    examples: NumberedExamples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    mode: str,
+    problems: Problems,
+) -> dict[str, list[int]]:
     try:
         ids_by_side = _ids_by_side(tokenizer, [example for _, example in examples])
     except LabError:
         rendered = [(n, e) for n, e in examples if _renders(tokenizer, e, n, problems)]
-        return token_lengths(rendered, tokenizer, max_length, mode, problems) if rendered else {}
+        return _lengths(rendered, tokenizer, max_length, mode, problems) if rendered else {}
     if "text" in ids_by_side:
         lengths = {"text": [len(row.ids) for row in ids_by_side["text"]]}
     else:
@@ -57,14 +76,7 @@ def token_lengths(
         if side not in lengths:
             lengths[side] = [len(row.rest) for row in ids]
     _note_omissions(examples, list(zip(*ids_by_side.values())), max_length, mode, problems)
-    return {
-        name: {
-            "median": _quantile(values, 0.5),
-            "95 %": _quantile(values, 0.95),
-            "max": max(values),
-        }
-        for name, values in lengths.items()
-    }
+    return lengths
 
 
 def shorten_example(example: Example, number: int, problems: Problems) -> Example:
@@ -169,7 +181,7 @@ def _remarks(
         remarks.append((reason, True))
     elif len(row.ids) > max_length and truncate(row, max_length, mode).trained > 0:
         lost = "beginning" if mode == "keep_end" else "end"
-        remarks.append((f"{side} loses its {lost} at max_length {max_length}.", False))
+        remarks.append((f"{side} {CUT} {lost} at max_length {max_length}.", False))
     if row.departure:
         remarks.append((departure_note(row.departure), False))
     notes = template_notes(tokenizer, prompt_or_text(example), is_full_text)
@@ -185,8 +197,3 @@ def _renders(
     except LabError as error:
         problems.note(without_location(error, "row 1"), number)
         return False
-
-
-def _quantile(values: list[int], share: float) -> int:
-    """The smallest value that at least this share of all values does not exceed."""
-    return sorted(values)[ceil(share * len(values)) - 1]

@@ -5,14 +5,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig
 
-from lab.config.json_format import to_dict
 from lab.config.methods import method_of
-from lab.config.run_config import RunConfig
 from lab.errors import LabError
 from lab.models.adapter_files import ADAPTER_CONFIG, ADAPTER_FILES
 from lab.models.download import MODEL_SOURCES
@@ -21,9 +18,8 @@ from lab.models.sources import model_source
 from lab.models.tokenizer import load_tokenizer
 from lab.runs.folder import RunFolder
 from lab.serving.load import load_run
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
+from lab.serving.model_card import model_card
+from lab.serving.run_report import CARD
 
 
 def merge(folder: RunFolder, out: Path) -> Path:
@@ -80,14 +76,15 @@ def push(folder: RunFolder, name: str, public: bool = False) -> str:
             f" {folder.path} OUT, then hf upload {name} OUT"
         )
     with tempfile.TemporaryDirectory(prefix="alignment-lab-") as temporary:
-        _write_published_files(config, adapter, base, Path(temporary))
+        _write_published_files(folder, base, Path(temporary))
         return _upload(
             Path(temporary), name, f"{method_of(config)} adapter for {base}", public, adapter
         )
 
 
-def _write_published_files(config: RunConfig, adapter: Path, base: str, out: Path) -> None:
+def _write_published_files(folder: RunFolder, base: str, out: Path) -> None:
     """Write the adapter, with the hub's name of its base, and a model card to the folder `out`."""
+    adapter = folder.path / "adapter"
     for file in ADAPTER_FILES:
         if (adapter / file).is_file():
             shutil.copyfile(adapter / file, out / file)
@@ -97,7 +94,7 @@ def _write_published_files(config: RunConfig, adapter: Path, base: str, out: Pat
     (out / ADAPTER_CONFIG).write_text(
         json.dumps(adapter_config, indent=1, sort_keys=True) + "\n", "utf-8"
     )
-    _model_card(config, base).save(out / "README.md")
+    (out / CARD).write_text(model_card(folder, base), "utf-8")
 
 
 def _upload(folder: Path, name: str, message: str, public: bool, adapter: Path) -> str:
@@ -114,20 +111,3 @@ def _upload(folder: Path, name: str, message: str, public: bool, adapter: Path) 
             f"The hub did not take {name} ({first}). Go online and log in (hf auth login); the"
             f" adapter stays in {adapter}."
         ) from error
-
-
-def _model_card(config: RunConfig, base: str) -> "ModelCard":
-    """The page that the hub shows of an adapter: its base, its method and every setting."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    method = method_of(config)
-    data = ModelCardData(base_model=base, library_name="peft", tags=["lora", method])
-    settings = "\n".join(
-        f"| {name} | {value} |"
-        for name, value in to_dict(config).items()
-        if name not in ("data", "device")
-    )
-    return ModelCard(
-        f"---\n{data.to_yaml()}\n---\n\nA LoRA adapter for {base}, trained by {method} with"
-        f" Alignment lab.\n\n| setting | value |\n| --- | --- |\n{settings}\n"
-    )

@@ -159,10 +159,23 @@ function table() {
   };
 }
 
+function section(part) {  // a part of a report: paragraphs, and rows of two or three texts
+  const place = make(root, part.folded ? "details" : "section", "facts");
+  if (part.title) make(place, part.folded ? "summary" : "h2", "", part.title);
+  for (const text of part.texts ?? []) make(place, "p", "", text);
+  if (!part.rows?.length) return;
+  const rows = make(make(place, "div", "scroll"), "table");
+  for (const [i, cells] of [...(part.head?.length ? [part.head] : []), ...part.rows].entries()) {
+    const row = make(rows, "tr");
+    for (const text of cells) make(row, i === 0 && part.head?.length ? "th" : "td", "", text);
+  }
+}
+
 document.documentElement.style.setProperty("--method", run.colour);
 make(root, "h1", "", run.title);
 make(root, "p", "", `${run.method}, ${run.state}: ${run.step} of ${run.steps} updates. ${run.source}`);
 for (const notice of run.notices) make(root, "p", "notice", notice);
+for (const part of run.sections) if (part.top) section(part);
 const bar = make(root, "div", "bar");
 const button = make(bar, "button", "", "▶ Play");
 button.onclick = play;
@@ -195,6 +208,7 @@ const samples = [0, 1].map(() => {
   return { section, heading: make(section, "h2"), list: make(section, "ol") };
 });
 table();
+for (const part of run.sections) if (!part.top) section(part);
 make(root, "h2", "", "The same run on your computer");
 make(make(root, "p"), "code", "", run.command);
 make(root, "p", "", "Points: held-out prompts. Thin line: the batch of each update. Dotted lines: settings that were changed while the run trained.");

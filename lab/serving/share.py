@@ -9,14 +9,15 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lab.analysis.diagnose import MetricColumn
 from lab.config.json_format import to_dict
 from lab.config.methods import make_config
-from lab.config.number_text import number_text
+from lab.config.number_text import WHOLE_BELOW
 from lab.errors import LabError
 from lab.figures.curve_points import decimate
 from lab.figures.events import event_text
@@ -38,14 +39,19 @@ _CODE = {
 }
 
 
-def share_page(folder: RunFolder, title: str = "") -> str:
-    """The HTML file of a run, called `title` or else as its folder. Raises `LabError` for a damaged run
-    and for one that has measured nothing.
+def share_page(
+    folder: RunFolder, title: str = "", sections: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return the HTML file of a run, called `title` or else as its folder, with further `sections`.
+    Each has a title, `texts` or `rows` of texts under a `head`, and may be `top` or `folded`.
+
+    Raises `LabError` for a damaged run, and for one that has measured nothing unless there are
+    sections.
     """
     if reason := damage(folder):
         raise LabError(f"{folder.name} is damaged and cannot be shared: {_last_names(reason)}")
-    data = _run_data(folder, title or folder.name)
-    if not data["panels"]:
+    data = _run_data(folder, title or folder.path.resolve().name) | {"sections": list(sections)}
+    if not data["panels"] and not sections:
         raise LabError(
             f"{folder.name} has not measured anything yet, so there is nothing to share. Wait for"
             " its first update."
@@ -96,7 +102,7 @@ def _run_data(folder: RunFolder, title: str) -> dict[str, Any]:
         "samples": samples,
         "notices": notices,
         "source": _source(config),
-        "command": _command(config),
+        "command": repeat_command(config),
     }
 
 
@@ -176,18 +182,39 @@ def _source(config: Mapping[str, Any]) -> str:
     )
 
 
-def _command(config: Mapping[str, Any]) -> str:
-    """The command that trains the run, with file names in place of paths."""
+def repeat_command(config: Mapping[str, Any]) -> str:
+    """Return the command that trains the run, with file names in place of paths."""
     own_data = {"data": config["data"]} if config.get("data") else {}
     default = to_dict(make_config(config["method"], own_data)) | {"data": ""}
     words = ["alab", "train", config["method"]]
     for name, value in config.items():
-        if value != default[name] or name == "seed":
-            words += [f"--{name.replace('_', '-')}", _without_folders(number_text(value))]
+        if value == default[name] and name != "seed":
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+            continue
+        text = shlex.quote(without_folders(exact_text(value)))
+        words += [f"--{option}={text}"] if text.startswith("-") else [f"--{option}", text]
     return " ".join(words)
 
 
-def _without_folders(text: str) -> str:
+def exact_text(value: Any) -> str:
+    """Return a setting as text with all its digits, as the command line takes it.
+
+    Anchors: 0.1 is "0.1", 1e-05 is "1e-05", 2.0 is "2", True is "on" and None is "none".
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float) and value.is_integer() and abs(value) < WHOLE_BELOW:
+        return str(int(value))
+    return str(value)
+
+
+def without_folders(text: str) -> str:
+    """Return a text, of an absolute path the last part alone."""
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(text).is_absolute():
             return kind(text).name

@@ -43,6 +43,17 @@ def write_with_checksums(folder: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
+def replace_with_checksum(folder: Path, name: str, data: bytes) -> None:
+    """Replace one file of a folder that `write_with_checksums` wrote, and its line in SHA256SUMS; the
+    other files and lines stay.
+    """
+    sums = _read(folder)
+    digest = hashlib.sha256(data).hexdigest()
+    _replace_sums(folder, sums | {name: [digest, *sums.get(name, [])]})
+    replace_file(folder / name, data)
+    _replace_sums(folder, sums | {name: [digest]}, durable=False)
+
+
 def _present(folder: Path, name: str) -> list[str]:
     """The checksum of the existing file, as a list of one or none.
 

@@ -4,7 +4,6 @@ answer is right or wrong.
 
 import hashlib
 import json
-import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from lab.data.examples import (
     prompt_or_text,
     template_of,
 )
+from lab.data.near_duplicates import comparable_text
 from lab.data.parsing import load_examples
 from lab.errors import LabError
 from lab.tasks.base import Problem, Reward, Score
@@ -28,8 +28,6 @@ MIN_PROMPTS_PER_SIDE = {"judgements": 2}
 """Prompts that each side of the split needs (otherwise 1): KTO's reference point takes completions
 of two prompts.
 """
-PUNCTUATION = string.punctuation + "…“”‘’«»„–—¿¡。，！？"
-"""What is removed from both ends of a word before prompts are compared."""
 PROMPT_WORDS = 8
 """Words at the beginning of a full text that the policy continues."""
 
@@ -147,16 +145,6 @@ class DataTask:
     ) -> dict[str, float]:
         """Returns nothing: this task measures only what every task measures."""
         return {}
-
-
-def comparable_text(prompt: Text) -> str:
-    """Return the words of a prompt in lower case without punctuation around them.
-
-    Anchors: "What is 3*4?" and " what is  3*4" are "what is 3*4"; "?!" stays.
-    """
-    text = plain_text(prompt)
-    words = (word.strip(PUNCTUATION) for word in text.casefold().split())
-    return " ".join(filter(None, words)) or text
 
 
 def _digest(prompt: Text) -> bytes:

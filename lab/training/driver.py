@@ -27,6 +27,7 @@ from lab.training.best_adapter import BestAdapter
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
 from lab.training.loop import prepare, save_adapter, train
+from lab.training.machine_record import note_machine, note_peak_memory
 from lab.training.out_of_memory import out_of_memory_message
 from lab.training.own_functions import (
     OwnFunctions,
@@ -227,6 +228,7 @@ def _train(
 ) -> Iterator[tuple[StepRecord | Event, TrainState]]:
     """Train to the end; yield every record when it is in the folder."""
     started_with = folder.config
+    note_machine(folder.path, run)
     trackers, best = Trackers(folder, run), BestAdapter(folder, run.config)
     try:
         for record in train(run, source):
@@ -242,6 +244,7 @@ def _train(
             noted = Event(run.step, EventKind.NOTED, {"message": note})
             yield _write_event(folder, run, noted, started_with), run
     finally:
+        note_peak_memory(folder.path, run)
         for failure in (*run.notes, *trackers.close()):
             _log(folder, failure)
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import subprocess
 from functools import partial
 
@@ -719,9 +720,8 @@ def test_an_upload_shows_what_the_command_data_says_of_it(launched):
         timeout=120
     )
     (said,) = (code.value for code in app.code if "mine.jsonl" in code.value)
-    assert (
-        said.startswith("<b>mine.jsonl: 4 rows, 2 prompts, preference: for dpo")
-        and "prompt            6 tokens in the median, 6 at 95 %" in said
+    assert said.startswith("<b>mine.jsonl: 4 rows, 2 prompts, preference: for dpo") and re.search(
+        r"^prompt +3 +0 +2 +4 / 6 / 6 / 6 +4 / 6 / 6 / 6$", said, re.MULTILINE
     )
     assert (
         "refused      is not JSON" in said

@@ -47,6 +47,10 @@ def says(text):
     return [{"role": "user", "content": text}]
 
 
+def tokens(found):
+    return {name: column["tokens"] for name, column in found["columns"].items()}
+
+
 def problems(found):
     return {p["problem"]: (p["refused"], p["lines"]) for p in found["problems"]}
 
@@ -64,10 +68,10 @@ def test_rows_prompts_and_lengths_are_counted_in_tokens_the_end_included(write, 
         found["conversations"],
         found["problems"],
     ) == (20, 20, "preference", False, [])
-    assert found["lengths"] == {
-        "prompt": {"median": 2, "95 %": 3, "max": 3},
-        "chosen": {"median": 11, "95 %": 20, "max": 100},
-        "rejected": {"median": 2, "95 %": 2, "max": 3},
+    assert tokens(found) == {
+        "prompt": {"min": 2, "median": 2, "95 %": 3, "max": 3},
+        "chosen": {"min": 2, "median": 11, "95 %": 20, "max": 100},
+        "rejected": {"min": 2, "median": 2, "95 %": 2, "max": 3},
     }  # one token a byte, and the end token
     assert found["kto"] == kto_balance(20, 20)
 
@@ -134,7 +138,7 @@ def test_conversations_are_measured_as_the_template_renders_them(write, model):
     found = data_report(write(row), model, 64)
     start = len(tokenizer()("<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
     assert found["conversations"] and {
-        name: value["max"] for name, value in found["lengths"].items()
+        name: value["max"] for name, value in tokens(found).items()
     } == {"prompt": start, "chosen": 5, "rejected": 3}
 
 
@@ -145,7 +149,7 @@ def test_conversations_for_a_model_without_a_template_are_all_refused(write, unt
         "is a conversation, but the model has no chat template. Use an instruct model, or data in"
         " plain text."
     ] == (True, [1, 2])
-    assert found["lengths"] == {}
+    assert "tokens" not in found["columns"]["prompt"]
 
 
 def test_mixed_kinds_are_refused_line_by_line(write, model):
@@ -158,7 +162,7 @@ def test_mixed_kinds_are_refused_line_by_line(write, model):
     assert (
         found["format"] == "prompt-only"
         and found["learners"] == "an online method"
-        and list(found["lengths"]) == ["prompt"]
+        and list(found["columns"]) == ["prompt"]
     )
 
 
@@ -248,7 +252,7 @@ def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named
             [1],
         )
     }
-    assert (found["lengths"]["chosen"]["max"], found["lengths"]["rejected"]["max"]) == (
+    assert (tokens(found)["chosen"]["max"], tokens(found)["rejected"]["max"]) == (
         51,
         51,
     )  # 50 bytes and the end token
@@ -260,8 +264,8 @@ def test_a_text_too_long_for_any_training_is_measured_by_its_beginning_and_named
         )
     }
     assert (
-        found["lengths"]["prompt"]["max"]
-        - data_report(write({"prompt": says("u")}), model, 128)["lengths"]["prompt"]["max"]
+        tokens(found)["prompt"]["max"]
+        - tokens(data_report(write({"prompt": says("u")}), model, 128))["prompt"]["max"]
         == 49
     )
 
@@ -285,12 +289,12 @@ def test_a_quick_report_reads_every_row_and_counts_the_tokens_of_some_from_all_o
         == problems(whole)
     )
     assert (
-        found["lengths"]["chosen"] == {"median": 10, "95 %": 10, "max": 10}
-        and whole["lengths"]["rejected"]["max"] == 100
+        tokens(found)["chosen"] == {"min": 10, "median": 10, "95 %": 10, "max": 10}
+        and tokens(whole)["rejected"]["max"] == 100
     )
-    assert "lengths and vocabulary of 4 rows" in report_text(
+    assert "tokens and vocabulary of 4 rows" in report_text(
         found
-    ) and "lengths and vocabulary" not in report_text(whole)
+    ) and "tokens and vocabulary" not in report_text(whole)
     assert "measured" not in data_report(write(pair()), model, 128, quick=True)
 
 

@@ -1,20 +1,22 @@
 """The file that shares a run: its data, its size, and that no text of a run can become markup."""
 
 import json
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from support.run_folders import EVIL, recorded, sample
 
-from lab.cli.main import main
+from lab.cli.main import main, parse
+from lab.config.json_format import to_dict
 from lab.config.methods import make_config
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.errors import LabError
 from lab.runs.catalogue import list_runs
 from lab.runs.folder import RunFolder, create
 from lab.runs.records import StepRecord
-from lab.serving.share import MAX_SAMPLES_BYTES, share_page
+from lab.serving.share import MAX_SAMPLES_BYTES, repeat_command, share_page
 from lab.storage.jsonl import append_rows
 
 
@@ -83,6 +85,22 @@ def test_no_folder_of_the_computer_is_in_the_file(tmp_path):
     text = share_page(folder)
     assert "secret-place" not in text and str(tmp_path) not in text
     assert "--data pairs.jsonl" in data_of(text)["command"]
+
+
+def test_the_command_of_a_run_is_one_that_the_command_line_takes_with_all_digits():
+    settings = {
+        "gradient_checkpointing": True,
+        "learning_rate": 1.23456789e-05,
+        "template_options": "enable_thinking=false",
+        "reward_weights": "-1,0.2",
+        "reward": "answer,format",
+    }
+    config = make_config("grpo", settings)
+    words = shlex.split(repeat_command(to_dict(config)))
+    assert words[:3] == ["alab", "train", "grpo"] and "1.23456789e-05" in words
+    command = parse(words[1:])
+    (given,) = command.args
+    assert {name: getattr(given, name) for name in settings} == settings
 
 
 def test_a_run_without_completions_says_so(tmp_path):
