@@ -94,6 +94,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             seeds=10,
         ),
         Experiment(
+            "lora_rank",
+            "DPO with LoRA of rank 1 to 64 and with all weights, each at its own learning rate",
+            "lora_rank",
+            seeds=5,
+        ),
+        Experiment(
             "margins",
             "the margin of every one of 64 training pairs while a run trains",
             "margins",
@@ -219,6 +225,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         drift,
         frontier,
         groups,
+        lora_rank,
         margins,
         one_prompt,
         one_update,
@@ -247,6 +254,7 @@ if TYPE_CHECKING:  # mypy compares every module with `ExperimentCode`.
         drift,
         frontier,
         groups,
+        lora_rank,
         margins,
         one_prompt,
         one_update,
