@@ -98,6 +98,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "DPO with LoRA of rank 1 to 64 and with all weights, each at its own learning rate",
             "lora_rank",
             seeds=5,
+            recorded=False,
         ),
         Experiment(
             "margins",

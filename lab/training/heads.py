@@ -173,11 +173,10 @@ def _load_fully_trained(path: Path, device: torch.device, *, shares_base: bool) 
         )
     folder = path / MODEL_FOLDER
     adapter_files.require_trained(folder)
-    model = load_reward_base(str(folder), device).to(device).eval().requires_grad_(False)
-    head = cast(torch.nn.Linear, model.score).weight
-    return ScalarHeadModel(
-        cast(PeftModel, model), "default", torch.nn.Parameter(head.float(), requires_grad=False)
-    )
+    model = cast(PeftModel, load_reward_base(str(folder), device)).to(device)
+    model.eval().requires_grad_(False)
+    head = cast(torch.nn.Linear, model.score).weight.float()
+    return ScalarHeadModel(model, "default", torch.nn.Parameter(head, requires_grad=False))
 
 
 def _require_fit(
