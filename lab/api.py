@@ -110,7 +110,8 @@ def trained_policy(
     run: RunFolder, device: str = "auto"
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Return the policy that a run has trained and its tokenizer, for `generate` of transformers;
-    within `model.disable_adapter()` it is the reference.
+    within `model.disable_adapter()` it is the reference. A run with lora_rank 0 gives the whole model,
+    which has no adapter.
 
     Raises `LabError` for a run without an adapter, and for a reward model, which writes nothing.
     """

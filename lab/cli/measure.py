@@ -179,7 +179,8 @@ def estimate(
         prompt_tokens: Length of every prompt.
         completion_tokens: Length of every completion.
         group_size: G of grpo.
-        full: Train every weight instead of LoRA.
+        full: Train every weight instead of LoRA, in the dtype of the base. (--lora-rank 0 of a run
+        trains them in float32.)
         lora_rank: Rank of LoRA.
         float32: Compute in float32 instead of bfloat16.
         checkpointing: Recompute activations instead of keeping them.

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
-from lab.config.schema import setting
+from lab.config.schema import declared_settings, setting
 from lab.errors import LabError
 
 ALL_LINEAR = "all-linear"
+FULL_RANK = 0
+"""The rank that stands for full fine-tuning: every weight trains, and there is no adapter."""
+ADAPTER_FOLDER, MODEL_FOLDER = "adapter", "model"
+"""The folders of a run that hold what it has trained: an adapter, or a whole model."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,12 @@ class AdapterSettings:
         extra_patterns={"FOLDER": r".+"},
     )
     lora_rank: int = setting(
-        8, "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685).", low=1, high=1024
+        8,
+        "Rank r of the LoRA matrices on every linear layer (arXiv 2106.09685). 0 trains all weights of"
+        " the model without an adapter (full fine-tuning), in float32; the reference is a frozen copy"
+        " of them. It needs a lower learning rate than LoRA, and the fast path is off.",
+        low=0,
+        high=1024,
     )
     lora_alpha: float = setting(
         16.0,
@@ -53,10 +62,17 @@ class AdapterSettings:
     )
 
 
+def trained_folder(settings: AdapterSettings) -> str:
+    """Return the name of the folder, in that of the run, which holds the weights that the run trains."""
+    return MODEL_FOLDER if settings.lora_rank == FULL_RANK else ADAPTER_FOLDER
+
+
 def require_adapter_settings(settings: AdapterSettings, shard: bool) -> None:
-    """Raise `LabError` for DoRA, or an adapter to start from, beside settings that it does not go
-    with.
+    """Raise `LabError` for full fine-tuning, DoRA, or an adapter to start from, beside settings that
+    it does not go with.
     """
+    if settings.lora_rank == FULL_RANK:
+        _require_no_adapter_settings(settings, shard)
     if settings.adapter and shard:
         raise LabError(
             f"adapter is '{settings.adapter}', which shard cannot start from. Leave one of them out."
@@ -70,4 +86,21 @@ def require_adapter_settings(settings: AdapterSettings, shard: bool) -> None:
         raise LabError(
             "use_dora is on, but it reads whole weights of the base, which shard spreads over"
             " processes. Leave one of them out."
+        )
+
+
+def _require_no_adapter_settings(settings: AdapterSettings, shard: bool) -> None:
+    """Raise `LabError` for full fine-tuning beside a setting of LoRA, or weights that cannot train."""
+    declared = declared_settings(AdapterSettings)
+    given = [
+        name
+        for name, setting_ in declared.items()
+        if name != "lora_rank" and getattr(settings, name) != setting_.default
+    ]
+    given += ["quantization"] * (getattr(settings, "quantization", None) is not None)
+    if given := given + ["shard"] * shard:
+        raise LabError(
+            f"lora_rank is {FULL_RANK}, which trains all weights of the model without an adapter, but"
+            f" {given[0]} is {getattr(settings, given[0])}. Leave --{given[0].replace('_', '-')} out,"
+            " or give a rank of at least 1."
         )

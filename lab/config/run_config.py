@@ -9,7 +9,7 @@ from lab.config.data_files import ENDINGS
 from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
 from lab.config.record_settings import RecordSettings
 from lab.config.reward_rules import CODE, RULE, SEVERAL, is_combined, reward_weights
-from lab.config.schema import setting, validate
+from lab.config.schema import declared_settings, setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
 
@@ -129,6 +129,14 @@ class OfflineConfig(RunConfig):
     batch_size: int = setting(
         16, "Number of examples (for pairwise methods: pairs) in one update.", low=1, high=65_536
     )
+    tokens_per_batch: int = setting(
+        0,
+        "Fills each update with rows of the data up to this number of tokens, in place of batch_size"
+        " rows: prompts and completions count, of a pair both. Each epoch uses every row once. A longer"
+        " row is an update of its own. 0 takes batch_size.",
+        low=0,
+        high=100_000_000,
+    )
     data: str = setting(
         "",
         "Your own data in one of TRL's formats: .jsonl, .json, .csv, .parquet or owner/name:split"
@@ -175,6 +183,12 @@ class OfflineConfig(RunConfig):
             raise LabError(
                 f"eval_share is {self.eval_share:g}, but is for your own data without a task: it holds"
                 " out a part of --data. Leave eval_share or task out, or name your data."
+            )
+        default = declared_settings(type(self))["batch_size"].default
+        if self.tokens_per_batch and self.batch_size != default:
+            raise LabError(
+                f"tokens_per_batch is {self.tokens_per_batch} and batch_size {self.batch_size}, but a"
+                " batch is filled by tokens or by rows. Leave one of them out."
             )
         if self.pairs < 0:
             object.__setattr__(self, "pairs", 0 if self.data else SHIPPED_PAIRS)

@@ -118,13 +118,13 @@ def batch_indices(n: int, batch_size: int, seed: int, step: int) -> list[int]:
     """
     size = min(batch_size, n)
     epoch, position = divmod(step - 1, n // size)
-    return _order(n, seed, epoch)[position * size : (position + 1) * size].tolist()
+    return epoch_order(n, seed, epoch)[position * size : (position + 1) * size].tolist()
 
 
 @lru_cache(maxsize=4)
-def _order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The numbers below `n` in the order of an epoch. The last few orders stay in memory, because
-    shuffling a large data set takes longer than an update.
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the numbers below `n` in the order of an epoch, which counts from 0. The last few orders
+    stay in memory, because shuffling a large data set takes longer than an update.
     """
     order = list(range(n))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)

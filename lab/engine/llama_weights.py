@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lab.distributed.fsdp import is_sharded
 from lab.engine.lora_linear import FusedLoraLinear, are_side_by_side
+from lab.models.full_weights import has_initial_weights
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES, SAME_INPUT, base_linear
 
 
@@ -56,8 +57,9 @@ def has_fast_path(model: PreTrainedModel) -> bool:
     """Return whether `Decoder` can compute what `model` computes.
 
     That needs one of `FAST_PATH_ARCHITECTURES` without sliding windows; whole, frozen weights;
-    plain adapters on all linear layers or on none; and the weights side by side, as
-    `lab.models.fused_weights.fuse_projection_weights` stores them.
+    plain adapters on all linear layers or on none; the weights side by side, as
+    `lab.models.fused_weights.fuse_projection_weights` stores them; and a reference of the same weights,
+    which a fully trained model has not.
     """
     config = cast(Any, model.base_model).config
     if (
@@ -66,6 +68,7 @@ def has_fast_path(model: PreTrainedModel) -> bool:
         or getattr(config, "use_sliding_window", False)
         or (config.model_type == "mistral" and config.sliding_window)
         or is_sharded(model)
+        or has_initial_weights(model)
     ):
         return False
     blocks = list(cast(Any, model.base_model).layers)

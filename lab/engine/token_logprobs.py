@@ -8,6 +8,7 @@ also computes the hidden states by the fast path of `lab.engine.llama`.
 """
 
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -24,6 +25,7 @@ from lab.engine.llama import decoder_of
 from lab.engine.truncation import EXCLUDED_LOGIT, Truncation
 from lab.models.adapters import adapter_disabled, reference_adapter
 from lab.models.device import autocast
+from lab.models.full_weights import has_initial_weights
 from lab.models.fused_weights import FAST_PATH_ARCHITECTURES
 from lab.models.loading import backbone_of
 
@@ -64,7 +66,10 @@ def token_statistics(
     if reference is not None:
         # A decoder gets the adapter, or None, as an argument.
         own_reference = reference is model and decoder is None
-        with torch.no_grad(), adapter_disabled(_peft(model)) if own_reference else nullcontext():
+        with (
+            torch.no_grad(),
+            adapter_disabled(_own_reference(model)) if own_reference else nullcontext(),
+        ):
             reference_states = predictor_states(reference, reference_adapter(reference), tokens)
     states = predictor_states(model, active_adapter_name(model), tokens)
     statistics = chunked_token_statistics(
@@ -104,7 +109,8 @@ def _has_frozen_linear_head(model: Network) -> bool:
     base = base_of(model)
     head = base.get_output_embeddings()
     return (
-        base.config.model_type in LINEAR_HEAD_ARCHITECTURES
+        not has_initial_weights(base)  # Policy and reference have heads of their own.
+        and base.config.model_type in LINEAR_HEAD_ARCHITECTURES
         and type(head) is torch.nn.Linear
         and head.bias is None
         and not head.weight.requires_grad
@@ -135,7 +141,7 @@ def reference_implementation(
             scaled = logits if temperature == 1 else logits / temperature
             statistics.entropy = token_entropy(scaled) * mask
         if reference is not None:
-            with adapter_disabled(_peft(model)) if reference is model else nullcontext():
+            with adapter_disabled(_own_reference(model)) if reference is model else nullcontext():
                 reference_logits = _logits(reference, ids)
             if kept is not None:
                 reference_logits = reference_logits.masked_fill(~kept, EXCLUDED_LOGIT)
@@ -144,15 +150,17 @@ def reference_implementation(
     return statistics
 
 
-def _peft(model: Network) -> PeftModel:
-    """Return `model` as a model whose adapter can be turned off."""
-    if not isinstance(model, PeftModel):
+def _own_reference(model: Network) -> PeftModel:
+    """Return `model` as one that `adapter_disabled` makes the reference: with an adapter, or with a copy
+    of its initial weights.
+    """
+    if not isinstance(model, PeftModel) and not has_initial_weights(model):
         name = type(model).__name__
         raise TypeError(
             f"A {name} has no adapter to turn off, so it cannot be its own reference. Give a"
             " PeftModel, or another network as the reference."
         )
-    return model
+    return cast(PeftModel, model)
 
 
 def _logits(model: Network, ids: torch.Tensor) -> torch.Tensor:

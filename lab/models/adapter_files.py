@@ -1,5 +1,6 @@
-"""Writes and reads adapters in PEFT's format. A whole adapter is on disk at whatever moment the
-process is killed, and a file that has changed since it was written is not read.
+"""Writes and reads adapters in PEFT's format, and fully trained models in that of transformers. A whole
+adapter or model is on disk at whatever moment the process is killed, and a file that has changed since
+it was written is not read.
 """
 
 import json
@@ -18,6 +19,7 @@ from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.paths import absolute_path
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MODEL_CONFIG, MODEL_WEIGHTS = "config.json", "model.safetensors"
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, VOCABULARY_FILE)
 
 
@@ -44,6 +46,44 @@ def write_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: 
         folder,
         files | {VOCABULARY_FILE: (json.dumps(vocabulary_identity(tokenizer)) + "\n").encode()},
     )
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a fully trained model and its tokenizer to `folder`, from which transformers'
+    `from_pretrained` loads both.
+    """
+    copies: dict[
+        int, torch.Tensor
+    ] = {}  # Training holds all weights in one storage; tied ones stay so.
+    state = {
+        name: copies.setdefault(weight.data_ptr(), weight.detach().clone())
+        for name, weight in model.state_dict().items()
+    }
+    partial = folder.with_name(f".{folder.name}.saved.{os.getpid()}")
+    try:
+        model.save_pretrained(partial, state_dict=state)
+        tokenizer.save_pretrained(partial)
+        files = {
+            path.name: path.read_bytes() for path in sorted(partial.iterdir()) if path.is_file()
+        }
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    identity = (json.dumps(vocabulary_identity(tokenizer)) + "\n").encode()
+    write_with_checksums(folder, files | {VOCABULARY_FILE: identity})
+
+
+def require_trained(folder: Path) -> None:
+    """Raises `LabError` for an adapter that cannot be used, or for a fully trained model that has changed
+    since it was written.
+    """
+    if (folder / ADAPTER_CONFIG).exists() or not (folder / MODEL_CONFIG).exists():
+        require_adapter(folder)
+        return
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    remedy = (
+        f"python -m lab train --resume --out {folder.parent} writes it again from the checkpoint. "
+    )
+    require_intact(folder, MODEL_CONFIG, MODEL_WEIGHTS, *weights, VOCABULARY_FILE, remedy=remedy)
 
 
 def require_adapter(folder: Path) -> None:

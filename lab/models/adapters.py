@@ -1,5 +1,5 @@
 """Switches LoRA adapters of a model: off for the reference, to another adapter, or merged into the
-base weights.
+base weights. A model without adapters trains all its weights: its reference has the initial ones.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 
 from lab.distributed.fsdp import is_sharded
+from lab.models.full_weights import has_initial_weights, initial_weights
 from lab.models.lora import frozen_weights, is_mergeable, shares_weights
 
 REFERENCE_ADAPTER = "ref"
@@ -45,8 +46,12 @@ def reference_adapter(model: torch.nn.Module) -> str | None:
 @contextmanager
 def adapter_disabled(model: PeftModel) -> Iterator[None]:
     """Makes `model` the reference within the block: the same base with the adapter off, or with the
-    adapter from which the training started.
+    adapter from which the training started; after full fine-tuning, the model with its initial weights.
     """
+    if has_initial_weights(model):
+        with initial_weights(model):
+            yield
+        return
     name = reference_adapter(model)
     with _adapters_off(model) if name is None else active_adapter(model, name):
         yield
@@ -55,8 +60,11 @@ def adapter_disabled(model: PeftModel) -> Iterator[None]:
 @contextmanager
 def active_adapter(model: PeftModel, adapter: str) -> Iterator[None]:
     """Activates `adapter` in place of the policy's adapter within the block; its weights take
-    gradients.
+    gradients. A model without adapters stays as it is.
     """
+    if not isinstance(model, PeftModel):
+        yield
+        return
     before = model.active_adapter
     with _same_trainable_weights(model):
         if adapter != before:
@@ -80,7 +88,8 @@ def adapter_merged(model: PeftModel) -> Iterator[None]:
     """
     frozen = frozen_weights(model)
     if (
-        shares_weights(model)
+        not isinstance(model, PeftModel)
+        or shares_weights(model)
         or is_sharded(model)
         or not is_mergeable(model)
         or not all(weight.is_floating_point() for _, weight in frozen)

@@ -1,5 +1,5 @@
 """Loads base models and puts LoRA adapters on them. The reference of a policy is the same weights
-with the adapter off.
+with the adapter off, or after full fine-tuning a copy of the initial weights.
 """
 
 import copy
@@ -31,6 +31,7 @@ from transformers.utils.logging import (
     set_verbosity_error,
 )
 
+from lab.config.adapter_settings import FULL_RANK
 from lab.config.run_config import RunConfig
 from lab.distributed.collectives import world_size
 from lab.distributed.cpu_threads import few_threads
@@ -39,6 +40,7 @@ from lab.errors import LabError
 from lab.models import starting_adapter
 from lab.models.activation_checkpointing import enable_activation_checkpointing
 from lab.models.device import compute_dtype
+from lab.models.full_weights import keep_initial_weights
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.lora import lora_config, lora_errors
 from lab.models.lora_dropout import replace_dropout
@@ -75,6 +77,17 @@ def _prepared(model: PeftModel, config: RunConfig, device: torch.device) -> Peft
     return model
 
 
+def _fully_trained(model: PreTrainedModel, config: RunConfig, device: torch.device) -> PeftModel:
+    """The model on `device`, all of whose weights train.
+
+    The lab's functions take it as they take a model with an adapter, so it has the same type for mypy.
+    """
+    model.eval().requires_grad_(True)
+    if config.gradient_checkpointing:
+        enable_activation_checkpointing(model)
+    return cast(PeftModel, cast(Any, model).to(device))
+
+
 def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     """Returns a context in which a small model on the CPU computes in one thread, or in two where a
     core is free: its matrices are too small to share among more.
@@ -87,12 +100,15 @@ def fitting_threads(model: torch.nn.Module) -> AbstractContextManager[None]:
     return few_threads() if small else nullcontext()
 
 
-def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
-    """Options of `from_pretrained`: safetensors only, in the dtype of the computation or in 4
-    bits.
+def _weights(
+    device: torch.device, quantization: str | None, *, full: bool = False
+) -> dict[str, Any]:
+    """Options of `from_pretrained`: safetensors only, in the dtype of the computation or in 4 bits;
+    `full` training takes float32, whose small changes 16 bits would round away.
     """
     if quantization is None:
-        return {"dtype": compute_dtype(device), "use_safetensors": True}
+        dtype = torch.float32 if full else compute_dtype(device)
+        return {"dtype": dtype, "use_safetensors": True}
     if device.type != "cuda":
         raise LabError(
             f"quantization is '{quantization}', which needs a CUDA device, but this run is on the"
@@ -118,14 +134,19 @@ def _weights(device: torch.device, quantization: str | None) -> dict[str, Any]:
     }
 
 
-def load_base(name: str, device: torch.device, quantization: str | None = None) -> PreTrainedModel:
-    """Returns the causal language model with a name, without an adapter.
+def load_base(
+    name: str, device: torch.device, quantization: str | None = None, *, full: bool = False
+) -> PreTrainedModel:
+    """Returns the causal language model with a name, without an adapter; for `full` training in float32.
 
     Raises `LabError` where weights are missing, as those of the vocabulary are in a classifier.
     """
     with _only_errors_logged():
         model, loading_info = load_pretrained(
-            AutoModelForCausalLM, name, output_loading_info=True, **_weights(device, quantization)
+            AutoModelForCausalLM,
+            name,
+            output_loading_info=True,
+            **_weights(device, quantization, full=full),
         )
     if missing := sorted(loading_info["missing_keys"]):
         raise LabError(
@@ -149,9 +170,15 @@ def _only_errors_logged() -> Iterator[None]:
 
 def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
     """Returns the causal language model of `config` with a fresh LoRA adapter on every linear
-    layer, seeded by `config.seed`, or with the adapter that the config starts from.
+    layer, seeded by `config.seed`, or with the adapter that the config starts from. For full
+    fine-tuning it has no adapter, and a copy of its weights for the reference.
     """
-    base = load_base(config.model, device, config.quantization)
+    full = config.lora_rank == FULL_RANK
+    base = load_base(config.model, device, config.quantization, full=full)
+    if full:
+        policy = _fully_trained(base, config, device)
+        keep_initial_weights(policy)
+        return policy
     if config.adapter:
         return _prepared(starting_adapter.load(base, config), config, device)
     torch.manual_seed(config.seed)
@@ -159,19 +186,24 @@ def load_policy(config: RunConfig, device: torch.device) -> PeftModel:
 
 
 def load_backbone(config: RunConfig, device: torch.device, seed: int) -> PeftModel:
-    """Returns the base without its vocabulary, with LoRA on every linear layer, seeded by `seed`:
-    the backbone of a critic that has weights of its own.
+    """Returns the base without its vocabulary, with LoRA on every linear layer, seeded by `seed`, or
+    with all weights trained: the backbone of a critic that has weights of its own.
     """
-    base = load_pretrained(AutoModel, config.model, **_weights(device, config.quantization))
+    full = config.lora_rank == FULL_RANK
+    base = load_pretrained(
+        AutoModel, config.model, **_weights(device, config.quantization, full=full)
+    )
+    if full:
+        return _fully_trained(base, config, device)
     torch.manual_seed(seed)
     return _with_adapter(base, config, None, device)
 
 
 def load_reward_base(
-    name: str, device: torch.device, quantization: str | None = None
+    name: str, device: torch.device, quantization: str | None = None, *, full: bool = False
 ) -> PreTrainedModel:
     """Returns the base with a name and a scalar head in place of the vocabulary, without an
-    adapter.
+    adapter; for `full` training in float32.
 
     Raises `LabError` where weights other than the head's are missing.
     """
@@ -182,7 +214,7 @@ def load_reward_base(
             name,
             config=config,
             output_loading_info=True,
-            **_weights(device, quantization),
+            **_weights(device, quantization, full=full),
         )
     if missing := sorted(
         key for key in loading_info["missing_keys"] if not key.startswith("score")
@@ -237,7 +269,7 @@ def _class_for(mapping: Any, config: PreTrainedConfig) -> type[Any] | None:
 
 def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
     """Returns the base with a scalar head in place of the vocabulary and LoRA on every linear
-    layer, seeded by `config.seed`.
+    layer, seeded by `config.seed`, or with all weights trained.
     """
     if config.adapter:
         raise LabError(
@@ -245,6 +277,8 @@ def load_reward_model(config: RunConfig, device: torch.device) -> PeftModel:
             " has no vocabulary. Leave --adapter out."
         )
     torch.manual_seed(config.seed)
-    return _with_adapter(
-        load_reward_base(config.model, device, config.quantization), config, "SEQ_CLS", device
-    )
+    full = config.lora_rank == FULL_RANK
+    base = load_reward_base(config.model, device, config.quantization, full=full)
+    if full:
+        return _fully_trained(base, config, device)
+    return _with_adapter(base, config, "SEQ_CLS", device)

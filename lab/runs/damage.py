@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from lab.config.adapter_settings import ADAPTER_FOLDER, MODEL_FOLDER
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
 from lab.runs.folder import RunFolder
@@ -17,7 +18,7 @@ RUN_FOLDER_FILES = (
     "checkpoint/state.pt",
     "data.json",
 )
-RUN_SUBFOLDERS = ("checkpoint", "adapter")
+RUN_SUBFOLDERS = ("checkpoint", ADAPTER_FOLDER, MODEL_FOLDER)
 
 
 def damage(folder: RunFolder) -> str:

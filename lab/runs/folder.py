@@ -2,8 +2,8 @@
 
 A folder holds config.json, the same settings in run.yaml, and status.json (replaced in one piece),
 metrics.jsonl, samples.jsonl and control.jsonl (only ever appended to), log.txt, data.json (the
-identity of the data), checkpoint/state.pt and adapter/, both with checksums. A process may be
-killed at any moment: every finished line stays readable.
+identity of the data), checkpoint/state.pt and adapter/ (after full fine-tuning model/), both with
+checksums. A process may be killed at any moment: every finished line stays readable.
 """
 
 import json

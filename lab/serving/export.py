@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import AutoConfig
 
+from lab.config.adapter_settings import FULL_RANK, MODEL_FOLDER
 from lab.config.methods import method_of
 from lab.errors import LabError
 from lab.models.adapter_files import ADAPTER_CONFIG, ADAPTER_FILES
@@ -38,7 +40,7 @@ def merge(folder: RunFolder, out: Path) -> Path:
             " plain model holds their sum. Use the base with the adapter beside it:"
             f" PeftModel.from_pretrained(base, '{folder.path / 'adapter'}')."
         )
-    merged = model.merge_and_unload()
+    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
     merged.to(AutoConfig.from_pretrained(model_source(config.model)).dtype or torch.float32)
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -63,6 +65,11 @@ def push(folder: RunFolder, name: str, public: bool = False) -> str:
     config, adapter = folder.config, folder.path / "adapter"
     if name.count("/") != 1 or not all(name.split("/")):
         raise LabError(f"'{name}' is no name on the hub. Give owner/name.")
+    if config.lora_rank == FULL_RANK:
+        raise LabError(
+            f"{folder.path} has no adapter: it trained all weights (lora_rank {FULL_RANK}). Upload the"
+            f" whole model: hf upload {name} {folder.path / MODEL_FOLDER}"
+        )
     if not (adapter / "adapter_config.json").is_file():
         raise LabError(
             f"{folder.path} has no adapter yet: it is {folder.state}. Let it finish, or stop it:"

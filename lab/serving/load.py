@@ -2,17 +2,20 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
 
+from lab.config.adapter_settings import FULL_RANK, MODEL_FOLDER, trained_folder
 from lab.config.methods import METHODS, method_of
 from lab.config.run_config import OnlineConfig, RunConfig
 from lab.config.user_code import names_code, require_code
 from lab.errors import LabError
 from lab.models import adapter_files, starting_adapter
 from lab.models.device import resolve_device
+from lab.models.full_weights import keep_initial_weights
 from lab.models.fused_weights import fuse_projection_weights
 from lab.models.loading import fitting_threads, load_base, load_policy
 from lab.models.tokenizer import VOCABULARY_FILE, load_tokenizer, vocabulary_identity
@@ -21,6 +24,7 @@ from lab.runs.fork import CHECKPOINT_FILE, fork_points
 from lab.runs.import_run import require_own
 from lab.runs.states import RunState
 from lab.storage.checksums import require_intact
+from lab.storage.policy_folder import policy_config_file
 from lab.tasks.registry import task_of
 from lab.tasks.user_data import DataTask
 from lab.training.evaluation import evaluate
@@ -33,8 +37,9 @@ def load_run(
 ) -> tuple[RunConfig, PeftModel]:
     """Returns the config and the trained policy of a run; of a recording with checkpoints but without
     an adapter, the policy of its last checkpoint. `with_reference` also loads the adapter from which
-    the run started, if it did, since it is part of the reference. Raises `LabError` when the run has no adapter, has
-    trained a reward model, or its base now has other tokens.
+    the run started, if it did, or the base of a run that trained all weights, since it is part of the
+    reference. Raises `LabError` when the run has no adapter and no model, has trained a reward model, or
+    its base now has other tokens.
     """
     require_own(folder)
     config = folder.config
@@ -43,7 +48,7 @@ def load_run(
             f"{folder.path} is a reward model: it scores completions and writes none. Its accuracy"
             " is in its record: python -m lab runs"
         )
-    if not (folder.path / "adapter" / "adapter_config.json").is_file():
+    if policy_config_file(folder.path) is None:
         if has_recorded_weights(folder):
             return config, _load_recorded_policy(folder, config, resolve_device(device))
         resume = f"python -m lab train --resume --out {folder.path}"
@@ -57,12 +62,14 @@ def load_run(
             RunState.PAUSED: f"Let it finish, or stop it: python -m lab control {folder.path} stop",
         }
         raise LabError(
-            f"{folder.path} has no adapter yet: it is {folder.state}."
+            f"{folder.path} has no {trained_folder(config)} yet: it is {folder.state}."
             f" {remedy.get(folder.state, f'Let it go on: {resume}')}"
         )
     torch_device = resolve_device(device)
-    adapter_files.require_adapter(folder.path / "adapter")
+    adapter_files.require_trained(folder.path / trained_folder(config))
     _require_same_vocabulary(folder, config)
+    if config.lora_rank == FULL_RANK:
+        return config, _load_fully_trained(folder, config, torch_device, with_reference)
     base = load_base(
         config.model, torch_device, config.quantization if torch_device.type == "cuda" else None
     )
@@ -72,6 +79,17 @@ def load_run(
         model.to(torch_device)
     fuse_projection_weights(model)
     return config, model
+
+
+def _load_fully_trained(
+    folder: RunFolder, config: RunConfig, device: torch.device, with_reference: bool
+) -> PeftModel:
+    """The model of a run that trained all its weights, and for its reference those of the base."""
+    model = load_base(str(folder.path / MODEL_FOLDER), device)
+    model = cast(Any, model).to(device).eval().requires_grad_(False)
+    if with_reference:
+        keep_initial_weights(model, load_base(config.model, device))
+    return cast(PeftModel, model)
 
 
 def has_recorded_weights(folder: RunFolder) -> bool:
@@ -94,23 +112,23 @@ def _load_recorded_policy(folder: RunFolder, config: RunConfig, device: torch.de
 
 def _require_same_vocabulary(folder: RunFolder, config: RunConfig) -> None:
     """Raise `LabError` where the base has other tokens than at the time of the training."""
-    before = _trained_vocabulary(folder)
+    before = _trained_vocabulary(folder.path / trained_folder(config))
     if before is None:
         return
     now = vocabulary_identity(load_tokenizer(config.model))
     if before != now:
         raise LabError(
-            f"The adapter of {folder.path} was trained on a model of {before.get('tokens')} tokens,"
+            f"The {trained_folder(config)} of {folder.path} was trained on a model of {before.get('tokens')} tokens,"
             f" but '{config.model}' now has {now['tokens']}, or other ones. Put back the model that"
             " it was trained on."
         )
 
 
-def _trained_vocabulary(folder: RunFolder) -> dict[str, Any] | None:
-    """The vocabulary of the base that an adapter was trained on (`vocabulary_identity`); None for
-    an adapter without that file.
+def _trained_vocabulary(folder: Path) -> dict[str, Any] | None:
+    """The vocabulary of the base that the adapter or model in a folder was trained on
+    (`vocabulary_identity`); None for one without that file.
     """
-    path = folder.path / "adapter" / VOCABULARY_FILE
+    path = folder / VOCABULARY_FILE
     try:
         identity = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from lab.errors import LabError, unknown
 from lab.runs.folder import RunFolder
 from lab.serving.one_prompt import OnePromptTrainer
 from lab.serving.side_by_side import PolicyWithReference
+from lab.storage.policy_folder import policy_config_file
 
 ONE_PROMPT = {"prompt", "group_size", "reward", "seed", "updates"}
 MAX_LOADED_POLICIES = 4
@@ -34,8 +35,8 @@ def serve_requests(requests: Iterable[str], device: str = "auto") -> Iterator[di
                 yield trainer.answer(**request["one_prompt"])
                 continue
             folder = RunFolder(Path(request.pop("run")))
-            config = folder.path / "adapter" / "adapter_config.json"
-            key = (str(folder.path), config.stat().st_mtime_ns if config.is_file() else 0)
+            config = policy_config_file(folder.path)
+            key = (str(folder.path), config.stat().st_mtime_ns if config else 0)
             policy = policies.pop(key, None) or PolicyWithReference.of(folder, device)
             policies[key] = policy  # The policy used last stands at the end.
             while len(policies) > MAX_LOADED_POLICIES:

@@ -1,9 +1,10 @@
-"""The best evaluation of a run: keeps its adapter, and says when to stop early."""
+"""The best evaluation of a run: keeps its adapter, or its whole model, and says when to stop early."""
 
 import json
 import math
 from contextlib import suppress
 
+from lab.config.adapter_settings import trained_folder
 from lab.config.run_config import RunConfig
 from lab.errors import LabError, unknown
 from lab.models import adapter_files
@@ -14,7 +15,7 @@ from lab.storage.jsonl import replace_file
 from lab.training.loop import save_adapter
 from lab.training.state import TrainState
 
-BEST_FOLDER, BEST_FILE, ALL_FOLDER = "adapter-best", "best.json", "adapters"
+BEST_FILE = "best.json"
 DEFAULT_METRICS = ("gold/accuracy", "gold/reward_accuracy", "eval/loss")
 """The first of these that an evaluation has says which is best, unless `best_metric` does."""
 BEST_WHEN_LOW = ("loss", "perplexity", "kl", "repetition", "empty")
@@ -39,6 +40,8 @@ class BestAdapter:
 
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._folder, self._config = folder, config
+        self._saved = folder.path / trained_folder(config)
+        self._best, self._all = (folder.path / f"{self._saved.name}{end}" for end in ("-best", "s"))
         self.metric, self.step, self.since = config.best_metric, 0, 0
         self.value: float | None = None
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -71,14 +74,14 @@ class BestAdapter:
                 f" {', '.join(DEFAULT_METRICS)}. Name one: --best-metric {' or '.join(names)}"
             )
         if self._config.keep == "all":
-            save_adapter(run, self._folder.path / ALL_FOLDER / f"step-{record.step}")
+            save_adapter(run, self._all / f"step-{record.step}")
         value = record.metrics.get(self.metric, math.nan)
         if not is_better(self.metric, value, self.value):
             self.since += record.step > self.step  # A resumed run may repeat an evaluation.
             return
         self.step, self.value, self.since = record.step, value, 0
         if self._config.keep == "best":
-            save_adapter(run, self._folder.path / BEST_FOLDER)
+            save_adapter(run, self._best)
         best = {"metric": self.metric, "step": self.step, "value": self.value}
         replace_file(self._folder.path / BEST_FILE, (json.dumps(best) + "\n").encode())
 
@@ -91,11 +94,13 @@ class BestAdapter:
         note = f"{self.metric} was best at update {self.step}: {self.value:.4g}."
         if self.is_exhausted and run.step < run.config.steps:
             note += f" {self.since} evaluations after it were no better, so the run stopped early."
-        if self._config.keep == "best" and (path := self._folder.path / BEST_FOLDER).is_dir():
-            adapter_files.require_adapter(path)
-            files = {p.name: p.read_bytes() for p in path.iterdir() if p.name != CHECKSUM_FILE}
-            write_with_checksums(self._folder.path / "adapter", files)
-            note += " adapter/ is that of this update."
+        if self._config.keep == "best" and self._best.is_dir():
+            adapter_files.require_trained(self._best)
+            files = {
+                p.name: p.read_bytes() for p in self._best.iterdir() if p.name != CHECKSUM_FILE
+            }
+            write_with_checksums(self._saved, files)
+            note += f" {self._saved.name}/ is that of this update."
         return note
 
 

@@ -114,7 +114,7 @@ def compatibility_notes(
     """Return notes for the start of a run; `prompt` counts the tokens of the longest held-out
     prompt.
     """
-    notes = lora.lora_notes(model)
+    notes = lora.lora_notes(model) if isinstance(model, PeftModel) else []
     length, _ = context_length(base_of(model).config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
         notes.append(

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lab.config.adapter_settings import MODEL_FOLDER
 from lab.config.run_config import OfflineConfig, RunConfig
 from lab.errors import LabError
 from lab.models.sources import model_source
@@ -51,7 +52,9 @@ def _reward_model(config: RunConfig) -> str:
     try:
         if name in ("gold", ""):
             return ""
-        return str(find_run(name) / "adapter" / "adapter_model.safetensors")
+        run = find_run(name)
+        whole = run / MODEL_FOLDER / "model.safetensors"
+        return str(whole if whole.is_file() else run / "adapter" / "adapter_model.safetensors")
     except LabError:
         return ""
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from lab.config.adapter_settings import trained_folder
 from lab.config.run_config import RunConfig
 from lab.config.user_code import names_code, require_code
 from lab.distributed import collectives
@@ -271,7 +272,7 @@ def _write_event(
     """
     if _is_checkpoint_due(event, run):
         save_checkpoint(folder, make_checkpoint(run), started_with)
-        save_adapter(run, folder.path / "adapter")
+        save_adapter(run, folder.path / trained_folder(run.config))
     if event.kind == EventKind.RESUMED and (missing := missing_records(folder, event.step)):
         event = replace(event, detail={"message": missing})
     jsonl.append_rows(folder.path / "metrics.jsonl", [event.row()])

@@ -14,6 +14,7 @@ from peft.utils import load_peft_weights
 from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lab.config.adapter_settings import FULL_RANK, MODEL_FOLDER
 from lab.config.json_format import from_dict
 from lab.config.methods import method_of
 from lab.config.run_config import OfflineConfig, RunConfig
@@ -29,6 +30,7 @@ from lab.models.lora import lora_config, lora_errors
 from lab.models.lora_dropout import replace_dropout
 from lab.models.tokenizer import load_tokenizer
 from lab.storage.paths import find_run
+from lab.storage.policy_folder import policy_config_file
 
 HEAD_WEIGHT = "score.weight"
 
@@ -61,9 +63,11 @@ class ScalarHeadModel:
             return linear(states.float(), self.head).squeeze(-1)
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """Yield the weights of this network alone: those of its adapter, and its head."""
+        """Yield the weights of this network alone: those of its adapter, or all where it has none, and
+        its head.
+        """
         for name, weight in self.model.named_parameters():
-            if f".{self.adapter}." in name:
+            if f".{self.adapter}." in name or not isinstance(self.model, PeftModel):
                 yield name, weight
         yield "head", self.head
 
@@ -122,6 +126,8 @@ def load_trained_reward_model(
     path = find_run(run)
     trained = _trained_config(path)
     _require_fit(path, trained, config, tokenizer)
+    if trained.lora_rank == FULL_RANK:
+        return _load_fully_trained(path, device, shares_base=policy is not None)
     lora, weights, head = _load_adapter(path / "adapter", device)
     if policy is None:
         model = (
@@ -158,11 +164,26 @@ def load_trained_reward_model(
     return ScalarHeadModel(policy, "reward", head)
 
 
+def _load_fully_trained(path: Path, device: torch.device, *, shares_base: bool) -> ScalarHeadModel:
+    """The reward model of a run that trained all its weights."""
+    if shares_base:
+        raise LabError(
+            f"reward_from: {path} trained all weights of its model, so it cannot share the policy's"
+            " base. Use --model-layout separate."
+        )
+    folder = path / MODEL_FOLDER
+    adapter_files.require_trained(folder)
+    model = cast(PeftModel, load_reward_base(str(folder), device)).to(device)
+    model.eval().requires_grad_(False)
+    head = cast(torch.nn.Linear, model.score).weight.float()
+    return ScalarHeadModel(model, "default", torch.nn.Parameter(head, requires_grad=False))
+
+
 def _require_fit(
     path: Path, trained: OfflineConfig, config: RunConfig, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Raise `LabError` when the run in `path` has no adapter or reads other tokens than the policy."""
-    if not (path / "adapter" / "adapter_config.json").is_file():
+    if policy_config_file(path) is None:
         raise LabError(
             f"reward_from: {path} has no adapter yet. Let it finish, or stop it: python -m lab"
             f" control {path} stop"

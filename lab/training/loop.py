@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from lab.config.adapter_settings import FULL_RANK
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
 from lab.config.optimizer_settings import learning_rate_factor
@@ -94,10 +95,14 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
 
 
 def save_adapter(run: TrainState, folder: Path) -> None:
-    """Write the policy's adapter in PEFT's format, without a critic;
-    `PeftModel.from_pretrained(base, folder)` loads it.
+    """Write the policy's adapter in PEFT's format, without a critic, which
+    `PeftModel.from_pretrained(base, folder)` loads; after full fine-tuning the whole model, which
+    transformers' `from_pretrained` loads.
     """
-    adapter_files.write_adapter(run.model, run.tokenizer, folder)
+    if run.config.lora_rank == FULL_RANK:
+        adapter_files.write_model(base_of(run.model), run.tokenizer, folder)
+    else:
+        adapter_files.write_adapter(run.model, run.tokenizer, folder)
 
 
 def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[StepRecord | Event]:

@@ -8,7 +8,7 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
     about the memory that the estimator expects.
     """
     length = "max_completion_tokens" if isinstance(config, OnlineConfig) else "max_length"
-    batch = getattr(config, "batch_size", 1)
+    batch, tokens = getattr(config, "batch_size", 1), getattr(config, "tokens_per_batch", 0)
     steps = [
         (
             f"--micro-batches {min(batch, 2 * config.micro_batches)} or more (now"
@@ -22,7 +22,7 @@ def out_of_memory_message(error: BaseException, config: RunConfig, expected: str
             else ""
         ),
         f"a lower --{length.replace('_', '-')} (now {getattr(config, length)})",
-        f"a lower --batch-size (now {batch})",
+        f"a lower --{'tokens-per-batch' if tokens else 'batch-size'} (now {tokens or batch})",
         "a smaller --model",
     ]
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lab.config.adapter_settings import trained_folder
 from lab.config.json_format import from_dict, to_dict
 from lab.config.run_config import RunConfig
 from lab.errors import LabError
@@ -19,6 +20,7 @@ from lab.runs.import_run import require_own
 from lab.runs.states import EventKind, RunState
 from lab.storage.checksums import require_intact, write_with_checksums
 from lab.storage.jsonl import remove_partial_files, replace_file
+from lab.storage.policy_folder import policy_config_file
 from lab.training.data_identity import data_identities
 
 CHECKPOINT_FILE, IDENTITY_FILE = "state.pt", "data.json"
@@ -74,7 +76,11 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     require_own(folder)
     if reason := damage(folder):
         raise LabError(f"{folder.path} is damaged, so it cannot be trained: {reason}")
-    for path in (folder.path, folder.path / "checkpoint", folder.path / "adapter"):
+    for path in (
+        folder.path,
+        folder.path / "checkpoint",
+        folder.path / trained_folder(folder.config),
+    ):
         remove_partial_files(path)
     saved, on_disk = load_checkpoint(folder), folder.config
     total = on_disk.steps if steps is None else steps
@@ -88,7 +94,7 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
             )
         _require_same_knobs(folder, saved, on_disk)
         is_finished = saved["step"] >= total and folder.state == RunState.FINISHED
-        if is_finished and _has_adapter(folder):
+        if is_finished and _has_policy(folder):
             raise LabError(
                 f"{folder.path} has done all its {saved['step']} updates. To extend it, give more:"
                 f" --steps {2 * saved['step']}"
@@ -97,15 +103,15 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     return config, saved
 
 
-def _has_adapter(folder: RunFolder) -> bool:
-    """Whether the adapter of a finished run exists and is intact; otherwise training writes it
-    again from the checkpoint.
+def _has_policy(folder: RunFolder) -> bool:
+    """Whether the adapter or the model of a finished run exists and is intact; otherwise training writes
+    it again from the checkpoint.
     """
     try:
-        adapter_files.require_adapter(folder.path / "adapter")
+        adapter_files.require_trained(folder.path / trained_folder(folder.config))
     except LabError:
         return False
-    return (folder.path / "adapter" / adapter_files.ADAPTER_CONFIG).is_file()
+    return policy_config_file(folder.path) is not None
 
 
 def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> None:

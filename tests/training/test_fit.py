@@ -491,11 +491,11 @@ def test_prompts_that_leave_no_room_in_the_positions_are_left_out_and_counted(tm
 def test_the_order_of_an_epoch_is_a_plain_shuffle_made_once(monkeypatch):
     expected = list(range(1000))
     random.Random("order/5/1").shuffle(expected)
-    lab.data.batching._order.cache_clear()
+    lab.data.batching.epoch_order.cache_clear()
     assert [i for step in range(63, 125) for i in batch_indices(1000, 16, 5, step)] == expected[
         : 62 * 16
     ]
-    assert lab.data.batching._order.cache_info().misses == 1
+    assert lab.data.batching.epoch_order.cache_info().misses == 1
 
 
 def many(count):

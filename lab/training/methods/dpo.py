@@ -58,20 +58,22 @@ class Pairs:
 
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """Yield shuffled epochs over the pairs; the order depends on seed and step alone."""
-    from lab.data.batching import batch_indices, collate
+    from lab.data.batching import collate
     from lab.distributed import collectives
+    from lab.training.batch_rows import batch_rows
     from lab.training.methods.offline import encode_pairs, load_preferences
     from lab.training.micro_batches import split_evenly
     from lab.training.reference_logps import precompute_reference_logps
 
     chosen, rejected = encode_pairs(run, load_preferences(run))
+    rows_of = batch_rows(run, chosen, rejected)
     chosen_logps, rejected_logps = (
         precompute_reference_logps(run, chosen),
         precompute_reference_logps(run, rejected),
     )
     while True:
         config = config_as(run.config, OfflineConfig)
-        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
+        rows = rows_of.of_update(run.step + 1)
         yield [
             Pairs(
                 collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(

@@ -152,8 +152,8 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     """
     import torch
 
-    from lab.data.batching import batch_indices
     from lab.distributed import collectives
+    from lab.training.batch_rows import batch_rows
     from lab.training.methods.offline import examples_of, load_labelled
     from lab.training.micro_batches import split_evenly
     from lab.training.reference_logps import precompute_reference_logps
@@ -162,10 +162,11 @@ def batches(run: TrainState) -> Iterator[list[UnpairedBatch]]:
     labelled = load_labelled(run)
     _require_two_prompts(labelled)
     examples = examples_of(run, [(x.prompt, x.completion) for x in labelled])
+    rows_of = batch_rows(run, examples)
     frozen = precompute_reference_logps(run, examples)
     desirable = torch.tensor([x.desirable for x in labelled], device=run.device)
     while True:
-        rows = batch_indices(len(labelled), config.batch_size, config.seed, run.step + 1)
+        rows = rows_of.of_update(run.step + 1)
         parts = split_evenly(
             list(collectives.shard_for_rank(rows, "examples")), config.micro_batches
         )

@@ -260,6 +260,7 @@ def _whole(run: TrainState) -> dict[str, Any]:
     kept = {"desirable_share": 1.0} if hasattr(config, "desirable_share") else {}
     return kept | {
         "batch_size": 65_536,
+        "tokens_per_batch": 0,
         "micro_batches": min(4096, ceil(len(held) * (1 + unpaired) / size)),
         "label_noise": 0.0,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lab.config.adapter_settings import FULL_RANK
 from lab.config.hooks import REWARD, SURROGATE, Hook
 from lab.config.latex import braced
 from lab.config.methods import MethodSpec
@@ -111,6 +112,11 @@ class PPOConfig(OnlineConfig):
                 f"adapter is '{self.adapter}', but with model_layout separate the reference is the"
                 " base without it. Use --model-layout shared."
             )
+        if self.lora_rank == FULL_RANK and self.model_layout == "shared":
+            raise LabError(
+                f"lora_rank is {FULL_RANK} and model_layout shared, but a policy all of whose weights"
+                " train shares no base with its critic. Use --model-layout separate."
+            )
         if self.minibatches > self.batch_size:
             raise LabError(
                 f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size}"
@@ -136,7 +142,9 @@ def attach(run: TrainState) -> None:
             config.reward_from, config, run.tokenizer, run.device, run.model if shared else None
         )
     critic = new_critic(run.model, config, run.device, shared=shared)
-    if not shared:
+    if (
+        not shared and config.lora_rank != FULL_RANK
+    ):  # Its reference is a copy of its weights already.
         base = load_base(config.model, run.device, config.quantization)
         frozen_reference = cast("PreTrainedModel", cast(Any, base).to(run.device))
         frozen_reference.eval().requires_grad_(False)

@@ -46,15 +46,17 @@ class Pairs:
 
 def batches(run: TrainState) -> Iterator[list[Pairs]]:
     """Yield shuffled epochs over the pairs."""
-    from lab.data.batching import batch_indices, collate
+    from lab.data.batching import collate
     from lab.distributed import collectives
+    from lab.training.batch_rows import batch_rows
     from lab.training.methods.offline import encode_pairs, load_preferences
     from lab.training.micro_batches import split_evenly
 
     chosen, rejected = encode_pairs(run, load_preferences(run))
+    rows_of = batch_rows(run, chosen, rejected)
     while True:
         config = config_as(run.config, RewardModelConfig)
-        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
+        rows = rows_of.of_update(run.step + 1)
         yield [
             Pairs(
                 collate(chosen.at(part) + rejected.at(part), run.tokenizer.pad_token_id).to(

@@ -37,15 +37,17 @@ class Demonstrations:
 
 def batches(run: TrainState) -> Iterator[list[Demonstrations]]:
     """Yield shuffled epochs over the completions to imitate."""
-    from lab.data.batching import batch_indices, collate
+    from lab.data.batching import collate
     from lab.distributed import collectives
+    from lab.training.batch_rows import batch_rows
     from lab.training.methods.offline import examples_of, load_imitated
     from lab.training.micro_batches import split_evenly
 
     chosen = examples_of(run, load_imitated(run))
+    rows_of = batch_rows(run, chosen)
     while True:
         config = config_as(run.config, SFTConfig)
-        rows = batch_indices(len(chosen), config.batch_size, config.seed, run.step + 1)
+        rows = rows_of.of_update(run.step + 1)
         total = sum(e.trained for e in chosen.at(rows))
         yield [
             Demonstrations(

@@ -2,9 +2,11 @@
 
 import streamlit as st
 
+from lab.analysis.recorded_results import is_recorded
 from lab.dashboard.components.layout import cannot_show, page_heading, what_to_look_at
 from lab.dashboard.pages.choose import reward_model_experiments
 from lab.dashboard.pages.evidence.language_model import language_model_section
+from lab.dashboard.pages.evidence.lora_rank import lora_rank_section
 from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
 
 QUESTION = "How far can you trust the results?"
@@ -31,6 +33,7 @@ WORDS = (
 )
 SECTIONS = {
     "Settings": reward_model_experiments.knobs_section,
+    **({"LoRA rank": lora_rank_section} if is_recorded("lora_rank") else {}),
     "Reward models": reward_model_experiments.reward_models_section,
     "Language model": language_model_section,
     "Memory": memory_estimator,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from lab.config.adapter_settings import MODEL_FOLDER
 from lab.dashboard.components import text
 from lab.dashboard.state.run_cache import Snapshot
 from lab.dashboard.state.run_selection import display_name
@@ -54,8 +55,10 @@ def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) ->
                 "The adapter has PEFT's format: PeftModel.from_pretrained(base, folder) loads it."
                 if has_adapter
                 else (
-                    "A run writes its adapter when it finishes or is stopped. Of the recorded runs,"
-                    " only the one of GRPO has its adapter here."
+                    f"This run trained the whole model, which lies in {run.path / MODEL_FOLDER}."
+                    if (run.path / MODEL_FOLDER).is_dir()
+                    else "A run writes its adapter when it finishes or is stopped. Of the recorded"
+                    " runs, only the one of GRPO has its adapter here."
                 )
             ),
         )

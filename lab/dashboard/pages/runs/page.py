@@ -36,6 +36,7 @@ from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER, preset_order
 from lab.runs.catalogue import list_runs
 from lab.runs.summary import Summary, summaries, summarise
 from lab.storage.paths import runs_root
+from lab.storage.policy_folder import policy_config_file
 
 QUESTION = "How do the runs compare?"
 SENTENCE = (
@@ -169,9 +170,8 @@ def samples_at_replay(
         sample_tables(rows, snapshots[focus])
     else:
         st.caption(f"{display_name(focus)} has recorded no completions up to step {step}.")
-    if (records[focus].folder.path / "adapter" / "adapter_config.json").is_file() and snapshots[
-        focus
-    ].config["method"] != "reward_model":
+    has_policy = policy_config_file(records[focus].folder.path) is not None
+    if has_policy and snapshots[focus].config["method"] != "reward_model":
         page_link("talk", "Talk", f"Let {display_name(focus)} answer a prompt", run=focus)
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 from lab.dashboard.state.inference_client import inference_worker
 from lab.dashboard.state.shipped_runs import SHIPPED_RUNS_FOLDER
 from lab.runs.summary import Summary
+from lab.storage.policy_folder import policy_config_file
 
 NUM_DRAWS = 32
 
@@ -30,8 +31,8 @@ def answer_pair(
                 answers["seed"] == seed or not temperature
             ):
                 return answers, False
-    adapter = run.path / "adapter" / "adapter_config.json"
-    modified_ns = (adapter if adapter.is_file() else run.path / "config.json").stat().st_mtime_ns
+    trained = policy_config_file(run.path) or run.path / "config.json"
+    modified_ns = trained.stat().st_mtime_ns
     return sample_answer(str(run.path.resolve()), modified_ns, prompt, seed, temperature), True
 
 

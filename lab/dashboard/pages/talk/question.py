@@ -16,6 +16,7 @@ from lab.runs.catalogue import list_runs
 from lab.runs.folder import RunFolder
 from lab.runs.fork import RECORDINGS_FOLDER, fork_points
 from lab.runs.summary import Summary, summaries, summarise
+from lab.storage.policy_folder import policy_config_file
 from lab.tasks.base import Problem, Task
 from lab.tasks.registry import load_task, task_of
 from lab.tasks.user_data import DataTask
@@ -56,10 +57,10 @@ def runs_with_adapter(root: Path) -> dict[str, Summary]:
 
 
 def has_policy_adapter(run: RunFolder) -> bool:
-    """Whether a run has the adapter of a policy, rather than none or that of a reward model."""
-    return (run.path / "adapter" / "adapter_config.json").is_file() and method_of(
-        run.config
-    ) != "reward_model"
+    """Whether a run has the adapter or the whole model of a policy, rather than none or that of a reward
+    model.
+    """
+    return policy_config_file(run.path) is not None and method_of(run.config) != "reward_model"
 
 
 def speaker_title(name: str, run: Summary) -> str:
