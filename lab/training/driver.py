@@ -125,7 +125,7 @@ def _train_folder(
     try:
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
-            run = prepare(config, saved)
+            run = prepare(config, saved, folder.path)
             if run.config.steps != folder.config.steps:
                 folder.write_config(replace(folder.config, steps=run.config.steps))
             run.own = own

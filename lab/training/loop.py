@@ -20,6 +20,7 @@ from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
 from lab.engine.decode_any_model import base_of
+from lab.engine.samplers.registry import other_sampler
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.models.context_length import require_positions
@@ -50,19 +51,24 @@ from lab.training.state import TrainState
 COMMAND_POLL_SECONDS = 0.05
 
 
-def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
+def prepare(
+    config: RunConfig, state: dict[str, Any] | None = None, folder: Path | None = None
+) -> TrainState:
     """Load the model, tokenizer and task of `config` and return the state before the next update.
 
     With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds
     the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
-    Raises `LabError` for a model that cannot be trained, and for a checkpoint of another model.
+    `folder` is the run's, where another engine for sampling reads the policy. Raises `LabError` for a
+    model that cannot be trained, a checkpoint of another model, and an engine that cannot be reached.
     """
     require_shardable(config)
     device = resolve_device(config.device)
     require_optimizer(config, device)
+    sampler = other_sampler(config, folder and folder / "sampler")
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
     run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
+    run.sampler = sampler
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
