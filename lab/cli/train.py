@@ -1,5 +1,6 @@
 """The command train, which starts and resumes runs."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from lab.config.json_format import CONFIG_FORMAT, from_dict, to_dict
 from lab.config.methods import make_config, method_of
 from lab.config.sampler_settings import are_servers
 from lab.config.user_code import require_code
+from lab.distributed.launcher import with_launcher_settings
 from lab.errors import LabError
 from lab.runs import catalogue
 from lab.runs import folder as runs
@@ -29,7 +31,7 @@ def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     del knobs["config"]  # `with_config_file` has put its settings in.
     if _follows():
         return
-    config = make_config(name, knobs)
+    config = with_launcher_settings(make_config(name, knobs), os.environ)
     check_task(config)
     folder = runs.create(Path(out) if out else catalogue.new_path(name), config)
     try:

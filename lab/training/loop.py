@@ -67,8 +67,8 @@ def prepare(
     sampler = other_sampler(config, folder and folder / "sampler")
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
-    run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
-    run.sampler = sampler
+    model = load_model(method, config, device)
+    run = TrainState(config, task_of(config), tokenizer, model, device, sampler=sampler)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
@@ -100,9 +100,7 @@ def prepare(
 
 
 def save_adapter(run: TrainState, folder: Path) -> None:
-    """Write the policy's adapter in PEFT's format, without a critic;
-    `PeftModel.from_pretrained(base, folder)` loads it.
-    """
+    """Write the policy's adapter in PEFT's format, without a critic, as `PeftModel` loads it."""
     adapter_files.write_adapter(run.model, run.tokenizer, folder)
 
 
