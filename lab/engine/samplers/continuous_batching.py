@@ -31,7 +31,8 @@ class TransformersSampler:
         self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, request: SamplingRequest
     ) -> Completions:
         """Return the completions of `request`, with the log-probabilities that were sampled with."""
-        options, base = request.options(model, tokenizer), base_of(model)
+        options = request.options(model, tokenizer)
+        base: Any = base_of(model)  # A model that writes is a `GenerationMixin`, too.
         try:
             with adapter_merged(model), torch.random.fork_rng(_gpus(request.device)):
                 outputs = list(
