@@ -12,6 +12,7 @@ from lab.algorithms.shapes import check_same_shape
 from lab.errors import LabError, unknown
 
 KL_TERMS = (*KL_ESTIMATORS, "k3_corrected")
+SAMPLING_MODES = ("sequence_mask", "sequence_truncate", "token_mask", "token_truncate")
 
 
 def _clipped_surrogate(
@@ -54,6 +55,7 @@ def grpo_loss(
     epsilon: float,
     epsilon_high: float,
     kl_estimator: str,
+    sampling_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, LossMetrics]:
     """Return the loss of Group Relative Policy Optimization for each token (arXiv 2402.03300, Eq. 3,
     https://arxiv.org/abs/2402.03300).
@@ -64,6 +66,7 @@ def grpo_loss(
     k3 (the paper's, Eq. 4) or k3_corrected, which is ρ·k3: its gradient is that of KL(π‖π_ref),
     where k3 gives KL(π_ref‖π). With one update per rollout ρ is exactly 1: each token costs −A,
     which `sequence_mean` averages to 0 over a group, while the gradient −A·∇log π does not vanish.
+    `sampling_weights` (B, T), those of `importance_weights`, multiply the first term.
     Shapes: token tensors and completion_mask (B, T), advantages (B,) → (B, T). Units: those of A.
     Raises `LabError` when shapes differ, the estimator is unknown, or β is not 0 and there are no
     reference log-probabilities. Anchor: ρ = 1.5, A = 1, ε_high = 0.2 costs −1.2; ρ = 0.5, A = −1,
@@ -82,6 +85,8 @@ def grpo_loss(
         epsilon=epsilon,
         epsilon_high=epsilon_high,
     )  # Eq. 3
+    if sampling_weights is not None:
+        losses = losses * sampling_weights
     kl = _kl_term(token_logps, reference_token_logps, metrics["ratio"], outside, beta, kl_estimator)
     if kl is not None:
         losses = losses + beta * kl  # Eq. 3
@@ -115,6 +120,46 @@ def _kl_term(
         kl_estimator.removesuffix("_corrected"),
     )  # Eq. 4
     return ratio * kl if kl_estimator == "k3_corrected" else kl
+
+
+def importance_weights(
+    old_token_logps: torch.Tensor,
+    sampling_token_logps: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    mode: str,
+    clip_max: float,
+) -> torch.Tensor:
+    """Return the importance weight of each token that another engine sampled, without gradient (On the
+    Rollout-Training Mismatch in Modern RL Systems, https://openreview.net/forum?id=8MHqvb4lK9; the modes
+    are those of TRL's vllm_importance_sampling_mode).
+
+    w_t = exp(log π_old,t − log π_sampler,t);  of a sequence: w = exp(Σ_t (log π_old,t − log π_sampler,t))
+
+    The engine rounds otherwise than the policy that trains, so its samples come from another
+    distribution. `mode` is token_truncate, token_mask, sequence_truncate or sequence_mask: a weight
+    above `clip_max` becomes `clip_max` (truncate) or 0 (mask). A log-probability of NaN is missing, and
+    counts as the policy's. Shapes: three (B, T) → (B, T). Units: none. Raises `LabError` when shapes
+    differ or the mode is unknown. Anchor: differences of 0.5 and 1 nats with clip_max 3 are weights
+    1.6487 and 2.7183 of tokens; their sequence has e^1.5 = 4.4817: 3 if truncated, 0 if masked.
+    """
+    if mode not in SAMPLING_MODES:
+        raise unknown("importance_sampling_mode", mode, list(SAMPLING_MODES))
+    check_same_shape(
+        2,
+        old_token_logps=old_token_logps,
+        sampling_token_logps=sampling_token_logps,
+        completion_mask=completion_mask,
+    )
+    level, limit = mode.split("_")
+    difference = (old_token_logps - sampling_token_logps).detach().nan_to_num(nan=0.0)
+    difference = difference.masked_fill(~completion_mask.bool(), 0.0)
+    if level == "sequence":
+        difference = difference.sum(1, keepdim=True).expand_as(difference)
+    weights = difference.exp()
+    if limit == "truncate":
+        return weights.clamp(max=clip_max)
+    return weights.masked_fill(weights > clip_max, 0.0)
 
 
 def ppo_loss(

@@ -35,7 +35,7 @@ def require_known_names(arguments: list[str], commands: Mapping[str, Callable[..
     specs = [METHODS[method]] if method else list(METHODS.values())
     settings = {name: own for spec in specs for name, own in declared_settings(spec.config).items()}
     switches = [f"no_{name}" for name, own in settings.items() if own.kind is bool]
-    known = ["out", "steps", "reward"] if resumed else ["config", "out", *settings]
+    known = ["out", "steps", "reward", "sampler"] if resumed else ["config", "out", *settings]
     for text in words:
         name = text.partition("=")[0].removeprefix("--").replace("-", "_")
         if text.startswith("--") and name not in [*known, *([] if resumed else switches), "help"]:

@@ -1,5 +1,6 @@
 """The command train, which starts and resumes runs."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from lab.analysis.diagnose import diagnose
 from lab.cli.method_arguments import METHOD_NAME, METHOD_TO_TRAIN
 from lab.cli.program import program
 from lab.config.input_checks import Range
-from lab.config.json_format import to_dict
+from lab.config.json_format import CONFIG_FORMAT, from_dict, to_dict
 from lab.config.methods import make_config, method_of
+from lab.config.sampler_settings import are_servers
 from lab.config.user_code import require_code
+from lab.distributed.launcher import with_launcher_settings
 from lab.errors import LabError
 from lab.runs import catalogue
 from lab.runs import folder as runs
@@ -28,7 +31,7 @@ def train_from_arguments(method: Annotated[Any, METHOD_TO_TRAIN]) -> None:
     del knobs["config"]  # `with_config_file` has put its settings in.
     if _follows():
         return
-    config = make_config(name, knobs)
+    config = with_launcher_settings(make_config(name, knobs), os.environ)
     check_task(config)
     folder = runs.create(Path(out) if out else catalogue.new_path(name), config)
     try:
@@ -57,6 +60,7 @@ def resume(
     out: Path,
     steps: Annotated[int | None, Range(int, 1, 1_000_000)] = None,
     reward: str = "",
+    sampler: str = "",
 ) -> None:
     """Continue a run from its checkpoint, along the same trajectory.
 
@@ -66,6 +70,7 @@ def resume(
         steps: Updates in all; left out, the run keeps its number.
         reward: Only for a run whose reward is code of your own: MODULE:FUNCTION again, since a
         folder names no code by itself.
+        sampler: Only for a run on a vLLM server that now has another address: vllm://HOST:PORT.
     """
     if _follows():
         return
@@ -76,7 +81,22 @@ def resume(
             f"{out} is a run of {own}, not {method}. Leave the method out, or name {own}."
         )
     require_code(folder.config, reward)
+    if sampler:
+        _move_to_server(folder, sampler)
     _drive(folder, steps)
+
+
+def _move_to_server(folder: runs.RunFolder, sampler: str) -> None:
+    """Write the new address of a run's vLLM server into its config.json."""
+    before = getattr(folder.config, "sampler", "")
+    if not are_servers(before, sampler):
+        raise LabError(
+            f"sampler is '{sampler}', but a resumed run keeps its sampler, which is '{before}'; only the"
+            " address of a vLLM server may change, to another vllm://HOST:PORT. Leave --sampler out."
+        )
+    folder.write_config(
+        from_dict(to_dict(folder.config) | {"sampler": sampler, "format": CONFIG_FORMAT})
+    )
 
 
 def _follows() -> bool:

@@ -4,11 +4,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from lab.config.adapter_settings import AdapterSettings, require_adapter_settings
+from lab.config.adapter_settings import FULL_RANK, AdapterSettings, require_adapter_settings
 from lab.config.data_files import ENDINGS
 from lab.config.optimizer_settings import LEARNING_RATE_HELP, OptimizerSettings, require_schedule
 from lab.config.record_settings import RecordSettings
 from lab.config.reward_rules import CODE, RULE, SEVERAL, is_combined, reward_weights
+from lab.config.sampler_settings import SamplerSettings, require_sampler_settings
 from lab.config.schema import declared_settings, setting, validate
 from lab.config.template_options import read_template_options
 from lab.errors import LabError
@@ -197,7 +198,7 @@ class OfflineConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class OnlineConfig(RunConfig):
+class OnlineConfig(SamplerSettings, RunConfig):
     """The knobs of a method that learns from completions of the policy itself."""
 
     learning_rate: float = setting(
@@ -274,6 +275,7 @@ class OnlineConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_sampler_settings(self, self.shard, self.use_dora, self.lora_rank == FULL_RANK)
         reward_weights(self.reward, self.reward_weights)
         if self.reward_from not in ("gold", "") and is_combined(self.reward, self.reward_weights):
             raise LabError(

@@ -7,6 +7,7 @@ where memory is highest, needs all of it. Every rank has to make the same number
 the model, or the ranks wait for each other for ever.
 """
 
+import os
 from typing import cast
 
 import torch
@@ -20,13 +21,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from lab.config.methods import METHODS, method_of
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
+from lab.distributed.launcher import require_launched
 from lab.errors import LabError
 
 
 def require_shardable(config: RunConfig) -> None:
     """Raise `LabError` for a run that cannot be sharded: a run in one process, a run of a method
-    that is not `shardable`, and a run with weights in 4 bits. Accept every run without `shard`.
+    that is not `shardable`, and a run with weights in 4 bits. Accept every run without `shard`, unless
+    the config of `accelerate launch` asks for it.
     """
+    require_launched(config, os.environ)
     if not config.shard:
         return
     method = METHODS[method_of(config)]

@@ -12,6 +12,7 @@ from lab.data.packing import Packed, pack
 from lab.distributed.collectives import all_reduce_max_int
 from lab.distributed.fsdp import is_sharded
 from lab.engine.allocator import NO_RECORD, Allocator
+from lab.engine.completions import Completions, completions_of, pad_id_of
 from lab.engine.decode_any_model import NextTokenDecoder, base_of
 from lab.engine.fastest_decoder import fastest_decoder
 from lab.engine.generate import DecodeOptions, DrawNoise, decode, has_static_rope, is_end
@@ -28,31 +29,6 @@ MAX_CACHE_BYTES = 8 * 2**30
 """Bytes of keys and values in memory at a time. Prompts whose completions need more are sampled in
 several batches, one after the other.
 """
-
-
-@dataclass
-class Completions:
-    """N = prompts × G completions; the G completions of a prompt are next to each other.
-
-    `ids` (N, T) holds prompt and completion without a gap, right-padded; `completion_mask` (N, T)
-    is true on completion tokens, the end token included; `texts` are the decoded completions;
-    `truncated` (N,) marks the completions that reached the token limit.
-    """
-
-    ids: torch.Tensor
-    completion_mask: torch.Tensor
-    texts: list[str]
-    truncated: torch.Tensor
-
-    @property
-    def lengths(self) -> torch.Tensor:
-        """Lengths of the completions in tokens (N,), end token included."""
-        return self.completion_mask.sum(1)
-
-    @property
-    def completion_ids(self) -> list[list[int]]:
-        """Token ids of each completion, end token included."""
-        return [row[mask].tolist() for row, mask in zip(self.ids.cpu(), self.completion_mask.cpu())]
 
 
 def generator(seed: int, stream: str, step: int, device: torch.device) -> torch.Generator:
@@ -79,6 +55,7 @@ def sample(  # noqa: PLR0913  Each argument is needed to say what is sampled.
     shard: tuple[int, int] = (0, 1),
     truncation: Truncation | None = None,
     allocator: Allocator = NO_RECORD,
+    plain: bool = False,
 ) -> Completions:
     """Sample `group_size` completions of each of `prompts`, lists of token ids, from the policy,
     or from what `truncation` leaves of it. Within `adapter_disabled` it samples from the reference.
@@ -88,27 +65,45 @@ def sample(  # noqa: PLR0913  Each argument is needed to say what is sampled.
     position) has its own, whichever other rows have ended. `shard` (i, k) says that these prompts
     are shard i of the k equal shards of a batch; their noise is then the noise that they would have
     in the whole batch. A completion ends at the latest at the model's last position. `allocator`
-    provides the memory of the key-value cache. Raises `LabError` for a prompt without tokens.
+    provides the memory of the key-value cache. `plain` takes the model's own forward pass where a fast
+    path exists. Raises `LabError` for a prompt without tokens.
+    """
+    options = decode_options(
+        model, tokenizer, prompts, group_size, max_tokens, temperature, truncation
+    )
+    noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
+    decoder = decoder_of(model)
+    if plain or decoder is None or not has_static_rope(decoder):
+        pad_id = pad_id_of(tokenizer)
+        completion_ids = _sample_any_model(model, prompts, options, noise, pad_id, allocator)
+    else:
+        completion_ids = _sample_known_model(model, decoder, prompts, options, noise, allocator)
+    return _assemble(tokenizer, prompts, options, completion_ids)
+
+
+def decode_options(  # noqa: PLR0913  They are those of `sample`.
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    group_size: int,
+    max_tokens: int,
+    temperature: float,
+    truncation: Truncation | None,
+) -> DecodeOptions:
+    """Return how completions of `prompts` are sampled from `model`; raise `LabError` for a prompt without
+    tokens, or that leaves no position of the model for a completion.
     """
     if not all(prompts):
         raise LabError(
             f"Prompt {prompts.index([])} has no tokens, so there is nothing to complete. Give every prompt some text."
         )
-    options = DecodeOptions(
+    return DecodeOptions(
         group_size=group_size,
         max_tokens=max_new_tokens(base_of(model).config, max(map(len, prompts)), max_tokens),
         end_ids=end_token_ids(model, tokenizer),
         temperature=temperature,
         truncation=truncation if temperature else None,
     )
-    noise = _Noise(seed, stream, step, device, temperature, len(prompts) * group_size, shard)
-    decoder = decoder_of(model)
-    if decoder is None or not has_static_rope(decoder):
-        pad_id = _pad_id(tokenizer)
-        completion_ids = _sample_any_model(model, prompts, options, noise, pad_id, allocator)
-    else:
-        completion_ids = _sample_known_model(model, decoder, prompts, options, noise, allocator)
-    return _assemble(tokenizer, prompts, options, completion_ids)
 
 
 @dataclass(frozen=True)
@@ -141,12 +136,6 @@ class _Noise:
             return noise.copy_(whole[start : start + len(noise)])
 
         return draw_exponential_noise
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad_id = tokenizer.pad_token_id
-    assert isinstance(pad_id, int)  # Loading a tokenizer makes sure of it.
-    return pad_id
 
 
 def _sample_known_model(
@@ -267,20 +256,8 @@ def _assemble(
     """Build `Completions` from `completion_ids` (N, T), whose tokens after the first end token
     are arbitrary.
     """
-    device, pad_id = completion_ids.device, _pad_id(tokenizer)
-    group_size, end_ids = options.group_size, options.end_ids
-    end_mask = is_end(completion_ids, end_ids)
+    end_mask = is_end(completion_ids, options.end_ids)
     ended = end_mask.any(1)
     lengths = torch.where(ended, end_mask.long().argmax(1) + 1, completion_ids.shape[1])
-    completions = [row[:n] for row, n in zip(completion_ids.tolist(), lengths.tolist())]
-    prompt_lengths = [len(row) for row in prompts for _ in range(group_size)]
-    width = max(n + len(row) for n, row in zip(prompt_lengths, completions))
-    full = [prompts[i // group_size] + completion for i, completion in enumerate(completions)]
-    ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in full], device=device)
-    position = torch.arange(width, device=device)
-    start = torch.tensor(prompt_lengths, device=device)[:, None]
-    completion_mask = (position >= start) & (position < start + lengths[:, None])
-    texts = tokenizer.batch_decode(
-        [row[:-1] if row[-1] in end_ids else row for row in completions], skip_special_tokens=True
-    )
-    return Completions(ids, completion_mask, texts, ~ended)
+    rows = [row[:n] for row, n in zip(completion_ids.tolist(), lengths.tolist())]
+    return completions_of(tokenizer, prompts, options, rows, ~ended)

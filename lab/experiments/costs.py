@@ -22,7 +22,8 @@ from lab.profiling.profiler import UpdateCost, as_row, profile_update
 from lab.recipes.pretrain_base import build_tokenizer
 from lab.runs.folder import create
 from lab.storage.jsonl import replace_file
-from lab.training.loop import prepare, save_adapter
+from lab.training.loop import prepare
+from lab.training.trained_model import save_adapter
 
 CPU_SHAPES: dict[str, dict[str, Any]] = {
     "1m": {

@@ -41,6 +41,8 @@ METRIC_PANELS: tuple[str, ...] = (
     "completions/clipped_ratio",
     "clip_ratio/region_mean",
     "ratio",
+    "sampling/sampling_logp_difference/mean",
+    "sampling/importance_sampling_ratio/mean",
     "gold/format",
     "gold/distinct_2",
     "gold/empty",

@@ -173,6 +173,18 @@ METRICS: dict[str, Metric] = {
         "no unit",
         "It is exactly 1 at the first update on a rollout.",
     ),
+    "sampling/sampling_logp_difference/mean": Metric(
+        "difference of the sampler",
+        "Mean distance of the log-probabilities that another engine sampled with from the policy's own.",
+        "nats per token",
+        "Rounding makes some hundredths. If it grows, the engine no longer follows the policy.",
+    ),
+    "sampling/importance_sampling_ratio/mean": Metric(
+        "weight of sampled tokens",
+        "Mean of π_old/π_sampler over completion tokens, after its limit.",
+        "no unit",
+        "It is near 1. Far below 1, the limit sets many completions to 0.",
+    ),
     "gold/accuracy": Metric(
         "gold accuracy",
         "Share of held-out prompts that get the right answer, sampled at temperature 1. Held-out"

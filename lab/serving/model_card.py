@@ -1,5 +1,5 @@
-"""The report of a run in Markdown, which is also the model card of its adapter on the Hugging Face
-hub.
+"""The report of a run in Markdown, which is also the model card of its adapter, or of its whole
+model, on the Hugging Face hub.
 """
 
 import math
@@ -38,7 +38,10 @@ def model_card(folder: RunFolder, base: str = "") -> str:
         *_section("Cost", _table(("", ""), facts.cost)),
         *_section("Changed while it trained", _table(("when", "change"), facts.changed)),
         *_section("Notes", _bullets(facts.notes)),
-        *_section("How to use the adapter", _usage(facts, base or facts.base)),
+        *_section(
+            f"How to use the {'model' if facts.is_whole else 'adapter'}",
+            _usage(facts, base or facts.base),
+        ),
         *_section("Repeat the run", _repeat(facts)),
         *_section("Settings", _table(("setting", "value"), facts.settings)),
         *_section("Versions", _table(("package", "version"), facts.versions)),
@@ -51,8 +54,10 @@ def _front_matter(facts: RunFacts, base: str) -> str:
 
     data: dict[str, Any] = {}
     if base:
-        data |= {"base_model": base, "base_model_relation": "adapter"}
-    data |= {"library_name": "peft", "tags": ["alignment-lab", "lora", facts.method]}
+        relation = "finetune" if facts.is_whole else "adapter"
+        data |= {"base_model": base, "base_model_relation": relation}
+    data["library_name"] = "transformers" if facts.is_whole else "peft"
+    data["tags"] = ["alignment-lab", *([] if facts.is_whole else ["lora"]), facts.method]
     if facts.method != "reward_model":
         data["pipeline_tag"] = "text-generation"
     if facts.dataset:
@@ -70,12 +75,14 @@ def _summary(facts: RunFacts, base: str) -> str:
         if facts.model == "embedded"
         else f"{facts.model}, a model that is not on the hub"
     )
-    text = f"A LoRA adapter for {_plain(known)}, trained by {facts.title} with Alignment lab."
+    made = "All weights of" if facts.is_whole else "A LoRA adapter for"
+    text = f"{made} {_plain(known)}, trained by {facts.title} with Alignment lab."
+    weights = "model" if facts.is_whole else "adapter"
     ending = f"{_plain(facts.ending)}"
-    if facts.adapter_step is not None:
-        ending += f" The adapter is that of update {facts.adapter_step}."
+    if facts.trained_step is not None:
+        ending += f" The {weights} is that of update {facts.trained_step}."
     else:
-        ending += " It has left no adapter."
+        ending += f" It has left no {weights}."
     return f"{text} {ending} It is one run with one seed; another seed gives other numbers."
 
 
@@ -177,8 +184,16 @@ def _fenced(text: str) -> str:
 
 
 def _usage(facts: RunFacts, base: str) -> str:
-    if facts.adapter_step is None or facts.method == "reward_model":
+    if facts.trained_step is None or facts.method == "reward_model":
         return ""
+    if facts.is_whole:
+        return (
+            "```python\n"
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            'model = AutoModelForCausalLM.from_pretrained("FOLDER OR HUB ID OF THIS MODEL")\n'
+            'tokenizer = AutoTokenizer.from_pretrained("FOLDER OR HUB ID OF THIS MODEL")\n'
+            "```"
+        )
     source = f'"{base}"' if base else '"FOLDER OF THE BASE"'
     return (
         "```python\n"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lab.analysis.diagnose import MetricColumn, diagnose
+from lab.config.adapter_settings import FULL_RANK, trained_folder
 from lab.config.json_format import to_dict
 from lab.config.methods import METHODS, make_config
 from lab.data.readers import require_source
 from lab.errors import LabError
-from lab.models.adapter_files import ADAPTER_CONFIG
+from lab.models.adapter_files import ADAPTER_CONFIG, MODEL_CONFIG
 from lab.models.download import MODEL_SOURCES
 from lab.runs.folder import RunFolder
 from lab.runs.import_run import is_imported
@@ -24,7 +25,7 @@ from lab.runs.records import columns_of, is_change
 from lab.runs.states import ACTIVE_STATES, WAITING_STATES, EventKind, RunState
 from lab.serving.share import exact_text, repeat_command, without_folders
 from lab.tasks.registry import TASKS
-from lab.training.best_adapter import BEST_FILE, BEST_FOLDER
+from lab.training.best_adapter import BEST_FILE, best_folder
 
 MAX_EXAMPLES = 4
 """Held-out prompts whose completions before and after are shown."""
@@ -48,8 +49,9 @@ class Example:
 @dataclass(frozen=True)
 class RunFacts:
     """What a report says of a run; `base` is the id of its base on the hub and `dataset` that of its
-    data, both empty where they are not from there. `adapter_step` is the update of the adapter, None
-    where the run has none.
+    data, both empty where they are not from there. `is_whole` says that it trains all weights of the
+    model, without an adapter. `trained_step` is the update of the weights that it has left, None where
+    it has left none.
     """
 
     name: str
@@ -68,7 +70,8 @@ class RunFacts:
     cost: Rows
     versions: Rows
     command: str
-    adapter_step: int | None
+    is_whole: bool
+    trained_step: int | None
 
 
 def run_facts(folder: RunFolder) -> RunFacts:
@@ -98,7 +101,7 @@ def run_facts(folder: RunFolder) -> RunFacts:
         ],
         findings=diagnose(_changed_config(config, events), columns, events),
         columns=columns,
-        examples=_examples(folder.samples(), adapter_step(folder)),
+        examples=_examples(folder.samples(), trained_step(folder)),
         changed=_changes(events),
         settings=[
             (name, text)
@@ -113,7 +116,8 @@ def run_facts(folder: RunFolder) -> RunFacts:
         cost=_cost(folder, rows),
         versions=versions,
         command="" if is_imported(folder.path) else repeat_command(config),
-        adapter_step=adapter_step(folder),
+        is_whole=config["lora_rank"] == FULL_RANK,
+        trained_step=trained_step(folder),
     )
 
 
@@ -184,10 +188,16 @@ def _changes(events: list[dict[str, Any]]) -> Rows:
     ]
 
 
-def adapter_step(folder: RunFolder) -> int | None:
-    """Return the update whose adapter the run has left; None where it has none."""
-    folders = [folder.path / name for name in ("adapter", BEST_FOLDER)]
-    if not any((path / ADAPTER_CONFIG).is_file() for path in folders):
+def trained_folders(folder: RunFolder) -> list[Path]:
+    """Return the folders of the run with an adapter or, after full fine-tuning, with a whole model."""
+    last = folder.path / trained_folder(folder.config)
+    config = MODEL_CONFIG if folder.config.lora_rank == FULL_RANK else ADAPTER_CONFIG
+    return [path for path in (last, best_folder(last)) if (path / config).is_file()]
+
+
+def trained_step(folder: RunFolder) -> int | None:
+    """Return the update whose weights the run has left; None where it has left none."""
+    if not trained_folders(folder):
         return None
     if folder.config.keep == "best":
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,5 @@
 """Writes the report of a run: report.md and report.html in its folder, and the Markdown as the model
-card README.md beside its adapters.
+card README.md beside its adapters, or its whole models.
 """
 
 import sys
@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
-from lab.models.adapter_files import ADAPTER_CONFIG
 from lab.runs.folder import RunFolder
 from lab.runs.states import RunState
 from lab.serving.model_card import model_card
-from lab.serving.run_facts import RunFacts, run_facts
+from lab.serving.run_facts import RunFacts, run_facts, trained_folders
 from lab.serving.share import share_page
 from lab.storage.checksums import replace_with_checksum
 from lab.storage.jsonl import replace_file
-from lab.training.best_adapter import BEST_FOLDER
 
 REPORT_MARKDOWN, REPORT_PAGE, CARD = "report.md", "report.html", "README.md"
 
 
 def write_report(folder: RunFolder, out: Path | None = None) -> list[Path]:
     """Write the report of a run as it is now to the folder `out`, by default its own, and the model
-    card beside its adapters; return the paths of the two files of the report.
+    card beside the weights that it has left; return the paths of the two files of the report.
 
     Raises `LabError` for a damaged run and where a file cannot be written.
     """
@@ -35,9 +33,8 @@ def write_report(folder: RunFolder, out: Path | None = None) -> list[Path]:
         to.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, (card, page)):
             replace_file(path, text.encode("utf-8", "replace"))
-        for name in ("adapter", BEST_FOLDER) if out is None else ():
-            if (folder.path / name / ADAPTER_CONFIG).is_file():
-                replace_with_checksum(folder.path / name, CARD, card.encode("utf-8", "replace"))
+        for trained in trained_folders(folder) if out is None else ():
+            replace_with_checksum(trained, CARD, card.encode("utf-8", "replace"))
     except OSError as error:
         raise LabError(f"{to}: {error.strerror or error}.") from error
     return paths

@@ -3,6 +3,7 @@
 import json
 import math
 from contextlib import suppress
+from pathlib import Path
 
 from lab.config.adapter_settings import trained_folder
 from lab.config.run_config import RunConfig
@@ -12,8 +13,8 @@ from lab.runs.folder import RunFolder
 from lab.runs.records import StepRecord
 from lab.storage.checksums import CHECKSUM_FILE, write_with_checksums
 from lab.storage.jsonl import replace_file
-from lab.training.loop import save_adapter
 from lab.training.state import TrainState
+from lab.training.trained_model import save_adapter
 
 BEST_FILE = "best.json"
 DEFAULT_METRICS = ("gold/accuracy", "gold/reward_accuracy", "eval/loss")
@@ -31,6 +32,11 @@ def is_better(metric: str, value: float, best: float | None) -> bool:
     return value < best if metric.rpartition("/")[2] in BEST_WHEN_LOW else value > best
 
 
+def best_folder(trained: Path) -> Path:
+    """Return where the best weights of a run are kept while it trains, beside its folder `trained`."""
+    return trained.with_name(f"{trained.name}-best")
+
+
 class BestAdapter:
     """The best evaluation of the run in `folder` so far, which `best.json` holds for a resumed run.
 
@@ -41,7 +47,7 @@ class BestAdapter:
     def __init__(self, folder: RunFolder, config: RunConfig) -> None:
         self._folder, self._config = folder, config
         self._saved = folder.path / trained_folder(config)
-        self._best, self._all = (folder.path / f"{self._saved.name}{end}" for end in ("-best", "s"))
+        self._best, self._all = best_folder(self._saved), folder.path / f"{self._saved.name}s"
         self.metric, self.step, self.since = config.best_metric, 0, 0
         self.value: float | None = None
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 limits of one that can.
 """
 
+import os
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from lab.config.run_config import OnlineConfig, RunConfig
 from lab.data.chat_template import prompt_text
 from lab.data.encoding import prompt_ids
+from lab.distributed.launcher import launcher_notes
 from lab.engine.decode_any_model import base_of
 from lab.engine.llama import decoder_of
 from lab.errors import LabError
@@ -114,7 +116,9 @@ def compatibility_notes(
     """Return notes for the start of a run; `prompt` counts the tokens of the longest held-out
     prompt.
     """
-    notes = lora.lora_notes(model) if isinstance(model, PeftModel) else []
+    notes = launcher_notes(os.environ)
+    if isinstance(model, PeftModel):
+        notes += lora.lora_notes(model)
     length, _ = context_length(base_of(model).config)
     if length is not None and prompt < length < prompt + config.max_completion_tokens:
         notes.append(

@@ -27,9 +27,9 @@ from lab.storage import jsonl
 from lab.training.best_adapter import BestAdapter
 from lab.training.checkpoints import make_checkpoint
 from lab.training.commands import CommandSource, InterruptHandler, handle_signals
-from lab.training.loop import prepare, save_adapter, train
+from lab.training.loop import prepare, train
 from lab.training.machine_record import note_machine, note_peak_memory
-from lab.training.out_of_memory import out_of_memory_message
+from lab.training.out_of_memory import is_out_of_memory, out_of_memory_message
 from lab.training.own_functions import (
     OwnFunctions,
     function_name,
@@ -40,6 +40,7 @@ from lab.training.own_functions import (
 from lab.training.resume import missing_records, open_for_training, save_checkpoint
 from lab.training.state import TrainState
 from lab.training.trackers import Trackers
+from lab.training.trained_model import save_adapter
 
 STATE_AFTER = {
     EventKind.PAUSED: RunState.PAUSED,
@@ -127,7 +128,7 @@ def _train_folder(
     try:
         with handle_signals(source), collectives.process_group():
             collectives.broadcast_object(lambda: (config, saved))
-            run = prepare(config, saved)
+            run = prepare(config, saved, folder.path)
             if run.config.steps != folder.config.steps:
                 folder.write_config(replace(folder.config, steps=run.config.steps))
             run.own = own
@@ -137,8 +138,7 @@ def _train_folder(
                 for place, function in own.items()
             ]
             source.replay(run)
-            origin = origin_of(folder.path)
-            if origin and run.changed_at is None:
+            if run.changed_at is None and (origin := origin_of(folder.path)):
                 run.changed_at = origin.step
             if saved is None:
                 _note_restart(folder, run)
@@ -158,7 +158,7 @@ def _train_folder(
         )
         raise
     except Exception as error:
-        expected = expected_memory(run) if run and _is_out_of_memory(error) else ""
+        expected = expected_memory(run) if run and is_out_of_memory(error) else ""
         message = _message(error, folder, run.config if run else config, expected)
         _fail(folder, run.step if run else 0, message)
         if isinstance(error, OSError) or message.startswith("Out of memory"):
@@ -205,16 +205,11 @@ def _is_checkpoint_due(record: StepRecord | Event, run: TrainState) -> bool:
     return record.kind in (EventKind.STOPPED, EventKind.FINISHED)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or on the CPU, where torch raises a plain `RuntimeError`."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _message(error: BaseException, folder: RunFolder, config: RunConfig, expected: str) -> str:
     """The message of a failed run for status.json."""
     if isinstance(error, LabError):
         return str(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return out_of_memory_message(error, config, expected)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from lab.config.adapter_settings import FULL_RANK
 from lab.config.changes import change_setting
 from lab.config.methods import METHODS, MethodSpec, method_of
 from lab.config.optimizer_settings import learning_rate_factor
@@ -21,8 +20,8 @@ from lab.distributed import collectives
 from lab.distributed.cpu_threads import adapt_num_threads
 from lab.distributed.fsdp import require_shardable
 from lab.engine.decode_any_model import base_of
+from lab.engine.samplers.registry import other_sampler
 from lab.errors import LabError
-from lab.models import adapter_files
 from lab.models.context_length import require_positions
 from lab.models.device import resolve_device
 from lab.models.tokenizer import load_tokenizer
@@ -51,19 +50,24 @@ from lab.training.state import TrainState
 COMMAND_POLL_SECONDS = 0.05
 
 
-def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainState:
+def prepare(
+    config: RunConfig, state: dict[str, Any] | None = None, folder: Path | None = None
+) -> TrainState:
     """Load the model, tokenizer and task of `config` and return the state before the next update.
 
     With `state`, a result of `make_checkpoint`, the run continues from there. A checkpoint holds
     the config with its live changes under "config"; pass `from_dict(state["config"])` to keep them.
-    Raises `LabError` for a model that cannot be trained, and for a checkpoint of another model.
+    `folder` is the run's, where another engine for sampling reads the policy. Raises `LabError` for a
+    model that cannot be trained, a checkpoint of another model, and an engine that cannot be reached.
     """
     require_shardable(config)
     device = resolve_device(config.device)
     require_optimizer(config, device)
+    sampler = other_sampler(config, folder and folder / "sampler")
     tokenizer = load_tokenizer(config.model, config.template_options)
     method = METHODS[method_of(config)]
-    run = TrainState(config, task_of(config), tokenizer, load_model(method, config, device), device)
+    model = load_model(method, config, device)
+    run = TrainState(config, task_of(config), tokenizer, model, device, sampler=sampler)
     if len(tokenizer) > (rows := run.model.get_input_embeddings().num_embeddings):
         raise LabError(
             f"The tokenizer of '{config.model}' has {len(tokenizer)} tokens, but the model only"
@@ -92,17 +96,6 @@ def prepare(config: RunConfig, state: dict[str, Any] | None = None) -> TrainStat
                 " with, or start a new run."
             ) from error
     return run
-
-
-def save_adapter(run: TrainState, folder: Path) -> None:
-    """Write the policy's adapter in PEFT's format, without a critic, which
-    `PeftModel.from_pretrained(base, folder)` loads; after full fine-tuning the whole model, which
-    transformers' `from_pretrained` loads.
-    """
-    if run.config.lora_rank == FULL_RANK:
-        adapter_files.write_model(base_of(run.model), run.tokenizer, folder)
-    else:
-        adapter_files.write_adapter(run.model, run.tokenizer, folder)
 
 
 def train(run: TrainState, control: CommandPoller | None = None) -> Iterator[StepRecord | Event]:

@@ -1,6 +1,13 @@
 """The error message of a run that ran out of memory."""
 
+import torch
+
 from lab.config.run_config import OnlineConfig, RunConfig
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU, where torch raises a plain `RuntimeError`."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def out_of_memory_message(error: BaseException, config: RunConfig, expected: str) -> str:

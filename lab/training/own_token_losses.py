@@ -23,18 +23,21 @@ def own_token_losses(
     inputs: Inputs,
     surrogate: torch.Tensor,
     kl_term: torch.Tensor,
+    weights: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the losses (B, T), 0 outside the completions: the run's own surrogate plus β times its own
     KL estimate. Where it has only one of them, the other is the lab's `surrogate` or `kl_term` (B, T).
 
     `inputs` are those of `lab.algorithms.policy_losses.grpo_loss`: the log-probabilities of policy, old
-    policy and reference, the advantages (B,) and the mask. Raises `LabError` for a KL estimate of the
-    run's own while β is 0, since nothing would call it.
+    policy and reference, the advantages (B,) and the mask; `weights` (B, T) are those of another
+    engine's samples. Raises `LabError` for a KL estimate of the run's own while β is 0, since nothing
+    would call it.
     """
     logps, old, reference, advantages, mask = inputs
     if SURROGATE.name in run.own:
         worth = advantages[:, None].expand_as(logps)
         surrogate = own_tensor(run, SURROGATE, (logps, old, worth, config.epsilon), surrogate)
+        surrogate = surrogate if weights is None else surrogate * weights
     if KL_ESTIMATE.name in run.own:
         if not config.beta:
             raise LabError(

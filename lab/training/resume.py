@@ -11,7 +11,8 @@ import torch
 
 from lab.config.adapter_settings import trained_folder
 from lab.config.json_format import from_dict, to_dict
-from lab.config.run_config import RunConfig
+from lab.config.run_config import OnlineConfig, RunConfig
+from lab.config.sampler_settings import are_servers
 from lab.errors import LabError
 from lab.models import adapter_files
 from lab.runs.damage import damage
@@ -70,8 +71,8 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     `folder.alone()`.
 
     A resumed run takes the number of updates from config.json, or `steps` if that is given, and from
-    there also the updates between two evaluations, which do not change the training; all other
-    settings come from its checkpoint. Raises `LabError` when the run cannot continue.
+    there also the updates between two evaluations, which do not change the training, and the address
+    of a vLLM server; all other settings come from its checkpoint. Raises `LabError` when the run cannot continue.
     """
     require_own(folder)
     if reason := damage(folder):
@@ -86,6 +87,9 @@ def open_for_training(folder: RunFolder, steps: int | None) -> tuple[RunConfig, 
     total = on_disk.steps if steps is None else steps
     settings = from_dict(saved["config"]) if saved else on_disk
     config = replace(settings, steps=total, eval_every=on_disk.eval_every)
+    if isinstance(config, OnlineConfig) and isinstance(on_disk, OnlineConfig):
+        if are_servers(config.sampler, on_disk.sampler):
+            config = replace(config, sampler=on_disk.sampler)
     if saved:
         if total < saved["step"]:
             raise LabError(
@@ -121,7 +125,11 @@ def _require_same_knobs(folder: RunFolder, saved: State, on_disk: RunConfig) -> 
     at_start = _knobs_at_start(folder, saved)
     now = to_dict(on_disk)
     edited = [
-        knob for knob in now if knob not in _FROM_CONFIG_FILE and now[knob] != at_start.get(knob)
+        knob
+        for knob in now
+        if knob not in _FROM_CONFIG_FILE
+        and now[knob] != at_start.get(knob)
+        and not (knob == "sampler" and are_servers(now[knob], str(at_start.get(knob))))
     ]
     if not edited:
         return

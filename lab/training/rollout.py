@@ -12,8 +12,9 @@ from lab.algorithms.advantages import dead_groups
 from lab.config.run_config import OnlineConfig
 from lab.data.batching import TokenBatch
 from lab.distributed import collectives
+from lab.engine.completions import Completions
 from lab.engine.decode_any_model import base_of
-from lab.engine.sampler import Completions, sample
+from lab.engine.samplers.base import LabSampler, SamplingRequest
 from lab.engine.truncation import truncation_of
 from lab.models.context_length import require_positions
 from lab.tasks.base import Problem, Task
@@ -39,6 +40,7 @@ class Rollout:
     rewards. `prompts` holds one text for each group, `texts` one for each completion.
     `extra_metrics` are numbers or (N,) tensors that go into the record, `reward_metrics` what a
     reward of the user's own logs by log_metric. `num_updates` counts the updates made on this rollout.
+    `sampling_logps` (N, T) are the log-probabilities of another engine; None for the lab's own sampler.
     """
 
     ids: torch.Tensor
@@ -52,6 +54,7 @@ class Rollout:
     extra_metrics: dict[str, torch.Tensor] | None = None
     num_updates: int = 0
     reward_metrics: dict[str, float] = field(default_factory=dict)
+    sampling_logps: torch.Tensor | None = None
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return tensors, numbers and strings of the whole batch, however many processes hold it."""
@@ -198,9 +201,7 @@ def roll_out(
     with run.timer.phase("sampling"):
         prompts = render_prompts(run.tokenizer, problems)
         require_positions(config, base_of(run.model).config, max(map(len, prompts)))
-        completions = sample(
-            run.model,
-            run.tokenizer,
+        request = SamplingRequest(
             prompts,
             group_size,
             max_tokens=config.max_completion_tokens,
@@ -210,8 +211,9 @@ def roll_out(
             device=run.device,
             shard=(collectives.rank(), collectives.world_size()),
             truncation=truncation_of(config),
-            allocator=run.allocator,
         )
+        sampler = run.sampler or LabSampler(run.allocator)
+        completions = sampler.sample(run.model, run.tokenizer, request)
     owners = [problem for problem in problems for _ in range(group_size)]
     gold: torch.Tensor | None = None
     reward_metrics: dict[str, float] = {}
@@ -233,6 +235,7 @@ def roll_out(
         texts=completions.texts,
         extra_metrics=terms,
         reward_metrics=reward_metrics,
+        sampling_logps=completions.logps,
     )
 
 

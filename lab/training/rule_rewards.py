@@ -9,7 +9,7 @@ from lab.config.hooks import REWARD
 from lab.config.reward_rules import is_combined, reward_rules, reward_weights, rule_label
 from lab.config.run_config import OnlineConfig
 from lab.distributed import collectives
-from lab.engine.sampler import Completions
+from lab.engine.completions import Completions
 from lab.errors import LabError
 from lab.tasks.base import Problem
 from lab.tasks.registry import compute_rewards, rule_of

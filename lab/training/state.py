@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.config.run_config import RunConfig
 from lab.engine.allocator import NO_RECORD, Allocator
+from lab.engine.samplers.base import Sampler
 from lab.tasks.base import Task
 from lab.training.flat_params import FlatParameter
 from lab.training.method_state import MethodState
@@ -30,7 +31,8 @@ class TrainState(Generic[ConfigT]):
     `trainable_parameters` as the optimizer sees them. `cache` holds what can be computed again, and
     is not part of a checkpoint. `notes` are remarks on data and model that wait to be reported.
     `own` holds functions of the learner that replace the lab's, by the names of the method's hooks.
-    `allocator` provides the memory that sampling keeps. `changed_at` belongs to a fork of a recorded
+    `sampler` is the engine that samples rollouts, None for the lab's own; `allocator` provides the
+    memory that the lab's own keeps. `changed_at` belongs to a fork of a recorded
     run, which is evaluated more often after a change: the update of its last one; None for other runs.
     """
 
@@ -50,6 +52,7 @@ class TrainState(Generic[ConfigT]):
     cache: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     own: OwnFunctions = field(default_factory=dict)
+    sampler: Sampler | None = None
     allocator: Allocator = NO_RECORD
     changed_at: int | None = None
 

@@ -17,7 +17,8 @@ from lab.analysis.tuned_view import tuned_view
 from lab.config.methods import make_config
 from lab.profiling.networks import models_of
 from lab.runs.folder import create
-from lab.training.loop import prepare, save_adapter
+from lab.training.loop import prepare
+from lab.training.trained_model import save_adapter
 
 # arm: gold of two seeds, half of its interval, seconds
 MADE = {

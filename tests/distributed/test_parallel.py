@@ -304,6 +304,12 @@ def test_a_rollout_is_taken_apart_by_rows_and_prompts(third_of_three):
     )
 
 
+def test_a_process_alone_on_the_second_machine_takes_the_first_gpu_there(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert collectives.env_rank() == 1 and collectives.local_rank() == 0
+
+
 def test_alone_nothing_is_shared_and_nothing_is_waited_for():
     values = torch.ones(3)
     assert (

@@ -12,7 +12,8 @@ from lab.data.packing import pack
 from lab.experiments import costs
 from lab.profiling.profiler import profile_update
 from lab.runs.folder import create
-from lab.training.loop import prepare, save_adapter
+from lab.training.loop import prepare
+from lab.training.trained_model import save_adapter
 
 PAIRS = Path(__file__).parents[2] / "lab/assets/preference_pairs/pairs.jsonl"
 BASE = (

@@ -298,3 +298,17 @@ def test_an_error_inside_the_report_is_told_and_not_raised(tmp_path, monkeypatch
     monkeypatch.setattr(run_report, "model_card", lambda folder: 1 / 0)
     assert "ZeroDivisionError" in report_at_end(folder)
     assert report_at_end(create(tmp_path / "new", make_config("dpo", {}))) == ""
+
+
+def test_a_run_that_trains_all_weights_has_the_card_of_a_whole_model(tmp_path):
+    config = {"lora_rank": 0, "model": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    folder = recorded(tmp_path, config=config)
+    assert "It has left no model." in model_card(folder)
+    write_with_checksums(folder.path / "model", {"config.json": b"{}", "model.safetensors": b"w"})
+    write_report(folder)
+    text = (folder.path / "model" / "README.md").read_text("utf-8")
+    data = ModelCard(text).data.to_dict()
+    assert (data["library_name"], data["base_model_relation"]) == ("transformers", "finetune")
+    assert "lora" not in data["tags"] and "peft" not in text.lower().split("## settings")[0]
+    assert "All weights of HuggingFaceTB/SmolLM2-135M-Instruct" in text
+    assert "AutoModelForCausalLM" in section(text, "How to use the model")

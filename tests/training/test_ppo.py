@@ -22,8 +22,9 @@ from lab.runs.control import Control
 from lab.runs.records import StepRecord
 from lab.training.checkpoints import make_checkpoint
 from lab.training.heads import load_trained_reward_model
-from lab.training.loop import prepare, save_adapter, train
+from lab.training.loop import prepare, train
 from lab.training.methods.ppo import minibatch
+from lab.training.trained_model import save_adapter
 
 CPU = torch.device("cpu")
 QUICK = {

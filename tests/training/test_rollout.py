@@ -181,6 +181,7 @@ def rolled_out(policy, step=1, judge=None, task=None, config=CONFIG, phases=None
         step=step - 1,
         device=CPU,
         timer=SimpleNamespace(phase=phase),
+        sampler=None,
         allocator=NO_RECORD,
         own={},
     )

@@ -12,6 +12,7 @@ from lab.config.latex import braced
 from lab.config.methods import MethodSpec
 from lab.config.number_text import number_text
 from lab.config.run_config import OnlineConfig, config_as
+from lab.config.sampler_settings import SamplingCorrectionSettings
 from lab.config.schema import setting
 from lab.errors import LabError
 from lab.training.without_gradients import without_gradients
@@ -31,7 +32,7 @@ REDUCTION = Hook("reduction", ("losses", "completion_mask", "kind", "max_length"
 
 
 @dataclass(frozen=True)
-class GRPOConfig(OnlineConfig):
+class GRPOConfig(SamplingCorrectionSettings, OnlineConfig):
     """Group Relative Policy Optimization, arXiv 2402.03300."""
 
     beta: float = setting(
@@ -137,6 +138,7 @@ def loss(
     from lab.algorithms.policy_losses import grpo_loss
     from lab.training.methods.online import reduced
     from lab.training.own_token_losses import own_token_losses
+    from lab.training.sampling_correction import sampling_correction
 
     config, rollout, rows = config_as(run.config, GRPOConfig), part.rollout, part.rows
     mask, advantages = part.loss_mask, rollout.advantages
@@ -149,18 +151,20 @@ def loss(
         rollout.old_logps[rows] = logps.detach()
     assert rollout.old_logps is not None
     inputs = (logps, rollout.old_logps[rows], found.reference_logps, advantages[rows], mask)
+    weights, correction = sampling_correction(config, rollout, rows, mask)
     token_losses = partial(
         grpo_loss,
         *inputs,
         epsilon=config.epsilon,
         epsilon_high=config.epsilon_high,
         kl_estimator=config.kl_estimator,
+        sampling_weights=weights,
     )
     losses, metrics = token_losses(beta=config.beta)
     if {SURROGATE.name, KL_ESTIMATE.name} & set(run.own):
         without_kl = token_losses(beta=0.0)[0]
-        losses = own_token_losses(run, config, inputs, without_kl, losses - without_kl)
-    metrics |= {
+        losses = own_token_losses(run, config, inputs, without_kl, losses - without_kl, weights)
+    metrics |= correction | {
         "kl": _kl_of_some(run, part) if found.kl is None else found.kl.sum(1),
         "entropy": found.entropy.masked_fill(~part.tokens.completion_mask, float("nan")),
     }

@@ -1,0 +1,1 @@
+"""Engines that sample rollouts: the lab's own, transformers' continuous batching, a vLLM server."""
