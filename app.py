@@ -1,6 +1,5 @@
 """The dashboard: server, page configuration and navigation. Start it with `make app`."""
 
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -74,5 +73,4 @@ else:  # The server imports this file once.
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
-    sys.setswitchinterval(0.0005)  # seconds; a thread that imports does not hold up the answers
     app = st.App(Path(__file__), middleware=[Middleware(Guard), Middleware(PageShell)])

@@ -99,7 +99,7 @@ def _trials(row: Mapping[str, Any], name: str, colour: str, dash: str) -> dict[s
             "size": [13 if rate == row["learning_rate"] else 8 for rate in rates],
             "symbol": ["diamond" if rate == row["learning_rate"] else "circle" for rate in rates],
         },
-        "hovertemplate": f"{name}, learning rate %{{x:g}}: %{{y:.3f}}<extra></extra>",
+        "hovertemplate": f"{name}, learning rate %{{x:~g}}: %{{y:.3f}}<extra></extra>",
     }
 
 

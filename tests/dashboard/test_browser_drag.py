@@ -3,7 +3,7 @@ rest.
 """
 
 import pytest
-from support.browser import SECONDS, opened, wait_for
+from support.browser import IDLE, SECONDS, opened, wait_for
 
 FIGURE = "document.getElementById('{}').closest('.lab-explorer').querySelector('.lab-figure')"
 MOVE = """([id, at]) => {
@@ -75,6 +75,9 @@ def test_a_dragged_figure_looks_as_plotly_draws_it_at_rest(page, server, address
     opened(page, server, address)
     figure = FIGURE.format(slider)
     page.wait_for_function(f"{figure}.querySelector('.main-svg')", timeout=SECONDS)
+    page.wait_for_function(
+        IDLE, timeout=SECONDS
+    )  # what the page sends late draws its figures again
     count = f"[{figure}.dataset.draws, {figure}.dataset.moves].map((n) => Number(n ?? 0))"
     page.evaluate(MOVE, [slider, places[0]])  # the first move after another slider draws all
     draws, moves = page.evaluate(count)

@@ -96,21 +96,22 @@ MARK_AT = """([x, y]) => {
 
 def press_mark(page):
     """Press the last mark, hold it until the run's next update has drawn the curves anew, and release
-    it there.
+    it there. While a run trains its marks move, so this is done again if one has moved away meanwhile.
     """
 
-    def points_at_mark():
-        """The curves may be drawn anew, and the mark moved, before the pointer is there."""
+    def is_pressed():
         box = box_at_rest(page.locator("[data-panel=reward] .lab-handle").last)
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         page.mouse.move(x, y)
-        return page.evaluate(MARK_AT, [x, y])
+        line = page.locator("[data-panel=reward] .lab-run").element_handle(timeout=SECONDS)
+        page.mouse.down()
+        was_there = page.evaluate(MARK_AT, [x, y])
+        page.wait_for_function("(line) => !line.isConnected", arg=line, timeout=3 * SECONDS)
+        is_there = page.evaluate(MARK_AT, [x, y])
+        page.mouse.up()
+        return was_there and is_there
 
-    wait_for(points_at_mark)
-    pressed = page.locator("[data-panel=reward] .lab-run").element_handle(timeout=3 * SECONDS)
-    page.mouse.down()
-    page.wait_for_function("(line) => !line.isConnected", arg=pressed, timeout=3 * SECONDS)
-    page.mouse.up()
+    wait_for(is_pressed)
 
 
 @pytest.mark.timeout(600)

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from support.browser import SECONDS, opened
+from support.browser import IDLE, SECONDS, opened
 from support.qr_code import decode, modules
 
 FILLS = """() => {
@@ -17,7 +17,6 @@ VISIBLE_PROSE = """() => [...document.querySelectorAll('.stMarkdown p, .lab-says
   .filter((part) => part.getClientRects().length && getComputedStyle(part).visibility === 'visible').length"""
 TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .ytick text');
   return tick ? tick.getBoundingClientRect().height : 0; }"""
-IDLE = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
 AGAIN_IN_VIEW = """() => [...document.querySelectorAll('.lab-present-ballot button')].some((button) =>
   button.textContent === 'Vote again' && button.getBoundingClientRect().bottom <= innerHeight)"""
 QUESTION = "a group becomes four times as large"

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,12 @@ def test_a_page_is_imported_once_and_an_unknown_address_imports_nothing(monkeypa
         *preload.ANALYSIS_MODULES,
         "lab.dashboard.pages.play.page",
     ]
+
+
+def test_pandas_is_whole_before_a_page_is_imported_in_the_background():
+    """Plotly looks for pandas among the imported modules, also while another thread imports it."""
+    code = (
+        "import sys, threading; import lab.dashboard.pages.preload;"
+        " assert threading.active_count() == 1 and hasattr(sys.modules['pandas'], 'Series')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

@@ -280,7 +280,7 @@ class Ended:
 @pytest.mark.parametrize(
     "command, words",
     [
-        ({"action": "fork", "method": "sft", "step": 0}, "no recorded run"),
+        ({"action": "fork", "method": "sft", "step": 0}, "recorded run that does not exist"),
         ({"action": "fork", "method": "dpo", "step": 7}, "can fork at 0, 25, 50, 75"),
         ({"action": "fork", "method": "dpo", "step": 25, "changes": {"seed": 1}}, "Sliders: beta"),
         ({"action": "fork", "method": "dpo", "step": 25, "changes": {"beta": -1}}, "beta"),

@@ -416,7 +416,7 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
     } | options
     seen, plain = [], tokenizer()
     for module in (
-        "training.rollout",
+        "engine.samplers.base",
         "training.evaluation",
         "serving.side_by_side",
         "serving.chat",
@@ -440,7 +440,7 @@ def test_options_of_a_run_hold_in_training_rollouts_evaluation_chat_talk_and_the
     assert plain.decode(trained.ids[: trained.prompt_length]).endswith("</think>\n\n")
     assert plain.decode(trained.ids[trained.prompt_length :]) == "no idea<|im_end|>\n"
     found = data_report(data, name, 999, template_options="enable_thinking=false")
-    assert found["lengths"]["prompt"][
+    assert found["columns"]["prompt"]["tokens"][
         "max"
     ] == trained.prompt_length and "--template-options 'enable_thinking=false'" in report_text(
         found
@@ -462,11 +462,11 @@ def test_the_command_reports_with_the_options_of_a_run(write, tmp_path, capsys):
             "enable_thinking=false",
         ]
     )
-    with_knob = json.loads(capsys.readouterr().out)["lengths"]["prompt"]["max"]
+    with_knob = json.loads(capsys.readouterr().out)["columns"]["prompt"]["tokens"]["max"]
     main.main(["data", data, "--model", name, "--max-length", "9999", "--json"])
-    assert with_knob == json.loads(capsys.readouterr().out)["lengths"]["prompt"]["max"] + len(
-        "<think>\n\n</think>\n\n"
-    )
+    assert with_knob == json.loads(capsys.readouterr().out)["columns"]["prompt"]["tokens"][
+        "max"
+    ] + len("<think>\n\n</think>\n\n")
 
 
 # Texts that are imitated as a whole.
@@ -545,7 +545,7 @@ def test_a_text_with_nothing_to_learn_from_is_refused(write, tmp_path):
     assert (
         found["format"] == "conversational language modeling"
         and found["learners"] == "sft"
-        and list(found["lengths"]) == ["text"]
+        and [name for name, column in found["columns"].items() if "tokens" in column] == ["text"]
     )
     assert [(p["refused"], p["lines"]) for p in found["problems"]] == [(True, [2])]
 

@@ -39,6 +39,7 @@ FLAGS = [
     "--disable-sync",
 ]
 VIEWPORT = {"width": 1280, "height": 1000}
+IDLE = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
 SECONDS = 120_000  # milliseconds that a page may take on a busy machine
 
 

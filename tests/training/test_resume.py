@@ -504,7 +504,9 @@ def train(tmp_path, *more, **options):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
 def test_a_closed_terminal_stops_a_run_as_a_polite_kill_does_and_several_are_one(tmp_path):
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, for children too
     with train(tmp_path, stdout=subprocess.DEVNULL) as process:
+        signal.signal(signal.SIGHUP, inherited)
         folder = RunFolder(tmp_path / "run")
         wait(lambda: folder.status()["step"] >= 2 or process.poll() is not None)
         for _ in range(3):

@@ -58,13 +58,13 @@ def late_module_files() -> tuple[str, ...]:
     named = set(re.findall(r"static/js/([\w.-]+\.js)", (folder / "index.html").read_text("utf-8")))
     scripts = folder / "static" / "js"
     waiting = [path.name for name in LATE_MODULES for path in sorted(scripts.glob(f"{name}.*.js"))]
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     while waiting:
         name = waiting.pop(0)
-        if name not in found and name not in named:
-            found[name] = None
+        if name not in files and name not in named:
+            files[name] = None
             waiting += _IMPORT.findall((scripts / name).read_text("utf-8"))
-    return tuple(found)
+    return tuple(files)
 
 
 class PageShell:

@@ -5,11 +5,12 @@ while the browser still loads Streamlit, and the others while the visitor reads 
 import importlib
 import threading
 
+import pandas  # noqa: F401  Plotly takes a module that another thread still imports for a whole one.
 import streamlit as st
 
 from lab.dashboard.pages.registry import PAGES
 
-ANALYSIS_MODULES = (  # pages import these, and pandas, inside of functions: importing them takes long
+ANALYSIS_MODULES = (  # pages import these inside of functions, because these import torch
     "lab.analysis.loss_curves",
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
@@ -46,7 +47,7 @@ def start_imports(url: str) -> threading.Thread | None:
 
 def _import_modules() -> None:
     _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
-    _import_all(("pandas", *ANALYSIS_MODULES))
+    _import_all(ANALYSIS_MODULES)
 
 
 def _import_all(modules: list[str] | tuple[str, ...]) -> None:
