@@ -1,4 +1,4 @@
-"""What the record of LoRA against full fine-tuning says, for the page, the report and the documentation."""
+"""The results of LoRA against full fine-tuning in words, for the page, the report and the documentation."""
 
 from collections.abc import Mapping
 from typing import Any

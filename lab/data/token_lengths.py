@@ -39,7 +39,7 @@ def token_lengths(
 ) -> dict[str, list[int]]:
     """Returns the lengths in tokens of all texts, by kind of text; of long texts the beginning counts.
 
-    What does not fit the chat template, the vocabulary or `max_length` is noted in `problems`. Ids are
+    `problems` notes the texts that do not fit the chat template, the vocabulary or `max_length`. Ids are
     held for `ROWS_AT_ONCE` rows only.
     """
     lengths: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""What `accelerate launch` asks for: its config reaches the lab as environment variables. Settings that
+"""The settings of `accelerate launch`: its config reaches the lab as environment variables. Settings that
 the lab has too are taken over, those that change nothing become notes, and all others are refused.
 """
 

@@ -1,4 +1,4 @@
-"""What the report of a run says, gathered from its folder: how it ended, its measures, its settings, its
+"""The facts in the report of a run, gathered from its folder: how it ended, its measures, its settings, its
 cost and the command that repeats it. No folder of the computer is named in it.
 """
 
@@ -48,7 +48,7 @@ class Example:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a report says of a run; `base` is the id of its base on the hub and `dataset` that of its
+    """The facts in the report of a run; `base` is the id of its base on the hub and `dataset` that of its
     data, both empty where they are not from there. `is_whole` says that it trains all weights of the
     model, without an adapter. `trained_step` is the update of the weights that it has left, None where
     it has left none.

@@ -122,7 +122,7 @@ from streamlit.testing.v1 import AppTest
 from lab.dashboard.state import actions
 actions.prepare_training = lambda: None  # no process that outlives the test
 app = AppTest.from_file("app.py", default_timeout=60).run()
-assert not app.exception
+assert not app.exception and hasattr(sys.modules["pandas"], "Series")
 assert "torch" not in sys.modules and "lab.dashboard.pages.dpo.page" not in sys.modules
 from lab.dashboard.pages.preload import start_preload
 start_preload().join()

@@ -1,4 +1,4 @@
-"""What an engine for sampling gets and returns, and the lab's own engine."""
+"""The interface of an engine for sampling, and the lab's own engine."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lab.engine.truncation import Truncation
 
 @dataclass(frozen=True)
 class SamplingRequest:
-    """What is sampled: `group_size` completions of each of `prompts`, lists of token ids.
+    """A request for `group_size` completions of each of `prompts`, lists of token ids.
 
     The random numbers depend on (`seed`, `stream`, `step`) and on the place in the whole batch:
     `shard` (i, k) says that these prompts are shard i of the k equal shards of a batch.
