@@ -11,7 +11,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
-from lab.engine.cuda_graphs import uses_cuda_graphs
+from lab.engine.cuda_graphs import capturing, uses_cuda_graphs
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.decode_weights import StepProduct
 from lab.engine.fused_ops import (
@@ -272,7 +272,7 @@ class StaticCacheDecoder:
         graph = self.cuda_graphs[key]
         if graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.graph_pool):
+            with capturing(graph, self.graph_pool):
                 self.decode_step(rows, columns)
             self.cuda_graphs[key] = graph
         graph.replay()
