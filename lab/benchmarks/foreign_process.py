@@ -146,7 +146,7 @@ class ForeignProcess:
             self._process.kill()
             self._process.wait()
         if sys.platform != "win32":
-            with suppress(ProcessLookupError):  # Nothing is left.
+            with suppress(ProcessLookupError, PermissionError):  # Nothing is left; macOS says the latter.
                 os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
