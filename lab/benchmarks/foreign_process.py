@@ -146,7 +146,8 @@ class ForeignProcess:
             self._process.kill()
             self._process.wait()
         if sys.platform != "win32":
-            with suppress(ProcessLookupError, PermissionError):  # Nothing is left; macOS says the latter.
+            # Where no process is left, macOS says that it is not permitted.
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
