@@ -4,6 +4,7 @@ they are measured.
 
 from dataclasses import dataclass
 
+from lab.benchmarks.amounts import LAPTOP_AMOUNTS, USUAL_AMOUNTS, Amounts
 from lab.benchmarks.foreign_process import FOREIGN_SETTINGS
 from lab.benchmarks.trl_settings import TRL_SETTINGS
 from lab.errors import LabError, unknown
@@ -21,7 +22,8 @@ class Piece:
 
     `checkpointing` chooses the sides by gradient checkpointing: "off", "on" or "both". TRL's default
     setting, which has it on, is always tried. `settings` names the settings of the peer; empty
-    stands for all of them. `peer_python` is the interpreter of a peer's own environment.
+    stands for all of them. `peer_python` is the interpreter of a peer's own environment. `amounts`:
+    how much an update of a model with random weights gets.
     """
 
     works: tuple[str, ...]
@@ -30,6 +32,7 @@ class Piece:
     peer: str = ""
     settings: tuple[str, ...] = ()
     peer_python: str = ""
+    amounts: Amounts = USUAL_AMOUNTS
 
     def require_known(self) -> None:
         """Raises `LabError` for an unknown name, and for a peer without its interpreter."""
@@ -88,8 +91,19 @@ PLANS: dict[str, tuple[Piece, ...]] = {
     "gpu": _GPU,
     "lab": tuple(piece for piece in _GPU if not piece.peer),
     "scaling": (Piece(("dpo", "grpo"), "1.2b"), Piece(("dpo",), "8b")),
+    "laptop": (
+        Piece(
+            ("dpo", "grpo"),
+            "135m",
+            peer="trl",
+            settings=("default", "reference precomputed", "no checkpointing"),
+            amounts=LAPTOP_AMOUNTS,
+        ),
+    ),
 }
-"""The plans: one GPU, what matters most first; the same without TRL; the works for several GPUs."""
+"""The plans: one GPU, what matters most first; the same without TRL; the works for several GPUs; what
+a laptop without a GPU can train.
+"""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 On a GPU, and beside another library, every side has a process of its own. The time of a turn is the
 mean time of its steps; every side takes untimed steps before it, for equally many seconds. Memory is
 the most that torch had allocated on the GPU in the process of a side, with its model and its untimed
-steps.
+steps. On a CPU it is the most memory that the process of a side has had, libraries included.
 """
 
 import gc
@@ -152,7 +152,9 @@ def _missing_rows(
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Measures the sides of a piece that `table` lacks; yields the row of each and its versions."""
     one_at_a_time = _one_at_a_time(where)
-    make = partial(make_works, list(piece.works), piece.size, folder / piece.size, where)
+    make = partial(
+        make_works, list(piece.works), piece.size, folder / piece.size, where, piece.amounts
+    )
     works = collectives.broadcast_object(make)
     _free_memory(where)
     separate = one_at_a_time or bool(piece.peer)

@@ -10,7 +10,7 @@ import signal
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 
 from lab.distributed.cpu_threads import restart_monitor
+from lab.training.machine_record import peak_memory
 
 Steps = Generator[tuple[float, list[int]], None, None]
 """Does one step of a work for each value. A value is the seconds of the step, and the lengths in
@@ -32,7 +33,8 @@ EXIT_GRACE_SECONDS = 5.0
 @dataclass(frozen=True)
 class Turn:
     """The result of one turn: seconds and lengths in tokens of every timed step, and the most bytes
-    that were allocated on the GPU; or the `error` that ended it.
+    that were allocated on the GPU, or that the side's own process has had on a CPU; or the `error`
+    that ended it.
     """
 
     times: list[float] = field(default_factory=list)
@@ -163,7 +165,9 @@ def _serve(pipe: Connection, where: torch.device, module: str) -> None:
         pipe.send("ready")
         side = InProcess(pipe.recv(), where)
         while True:
-            pipe.send(side.take(*pipe.recv()))
+            turn = side.take(*pipe.recv())
+            on_gpu = where.type == "cuda"
+            pipe.send(turn if on_gpu else replace(turn, peak=peak_memory(where)))
     except (EOFError, OSError):
         if side:
             side.close()

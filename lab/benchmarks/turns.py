@@ -20,7 +20,7 @@ class Side:
     """One side of the benchmark at one work: the lab, or the other library with one setting.
 
     `times` holds the mean seconds of a step for each round, `lengths` the tokens of every timed
-    step, `peak` the most bytes that torch had allocated. A turn has `lead` untimed steps and then
+    step, `peak` the most bytes of memory (see `Turn`). A turn has `lead` untimed steps and then
     `repeat` timed ones. `error` is the message of the step that failed; empty while none has.
     `open` makes the player when the side's time comes; None for a side that cannot be tried.
     `versions` are those of a library in an environment of its own.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lab.benchmarks.amounts import USUAL_AMOUNTS, Amounts
 from lab.config.methods import make_config
 from lab.config.run_config import RunConfig
 from lab.data.batching import encode_examples
@@ -26,10 +27,6 @@ from lab.training.methods.kto import mismatched
 
 BENCH_LORA_RANK, BENCH_PAIRS, BENCH_SEED = 16, 16, 0
 LETTERS = "0123456789+-*;"  # Each is one token in every tokenizer that the benchmark makes.
-PAIR_PROMPT_TOKENS, PAIR_COMPLETION_TOKENS, SAMPLING_TOKENS = (32, 64), (16, 160), (48, 128)
-"""Lengths in tokens on a model with random weights: the shortest and longest prompt of a pair, the
-shortest and longest completion of a pair, and the prompt and longest completion of sampling.
-"""
 CHAIN_SAMPLING = {"grpo": (16, 8, 64), "decode": (8, 8, 64)}
 """For each work that samples on the shipped model: prompts, completions per prompt, and the most
 tokens of a completion.
@@ -95,9 +92,12 @@ class Prompts:
         return self.rewards["random"]([problem_of[p] for p in prompts], completions, seed=0)
 
 
-def make_works(names: list[str], size: str, folder: Path, where: torch.device) -> list[Work]:
+def make_works(
+    names: list[str], size: str, folder: Path, where: torch.device, amounts: Amounts = USUAL_AMOUNTS
+) -> list[Work]:
     """Makes the works of these names on a model of this size. Unless `size` is "embedded", the
-    shipped model, `folder` gets a model with random weights; one that is there already stays.
+    shipped model with amounts of its own, `folder` gets a model with random weights; one that is
+    there already stays.
     """
     embedded = size == "embedded"
     if not embedded and not (folder / "config.json").is_file():
@@ -106,7 +106,7 @@ def make_works(names: list[str], size: str, folder: Path, where: torch.device) -
     works: list[Work] = []
     for name in names:
         if name in ("grpo", "decode"):
-            prompts, group, longest = _sampled(name, embedded, small=_small(size))
+            prompts, group, longest = _sampled(name, embedded, _small(size), amounts)
             works.append(
                 Work(
                     name,
@@ -126,7 +126,11 @@ def make_works(names: list[str], size: str, folder: Path, where: torch.device) -
         else:
             works.append(
                 _training(
-                    name, size, folder, tokenizer, shipped_pairs() if embedded else random_pairs()
+                    name,
+                    size,
+                    folder,
+                    tokenizer,
+                    shipped_pairs() if embedded else random_pairs(amounts),
                 )
             )
     return works
@@ -187,7 +191,9 @@ def _small(size: str) -> bool:
     return shape_of(size)["vocab_size"] < 10_000
 
 
-def _sampled(name: str, embedded: bool, small: bool) -> tuple[list[str], int, int]:
+def _sampled(
+    name: str, embedded: bool, small: bool, amounts: Amounts
+) -> tuple[list[str], int, int]:
     if embedded:
         count, group, longest = CHAIN_SAMPLING[name]
         return (
@@ -200,11 +206,12 @@ def _sampled(name: str, embedded: bool, small: bool) -> tuple[list[str], int, in
             group,
             longest,
         )
-    state, (prompt, longest) = random.Random(f"bench/{name}"), SAMPLING_TOKENS
+    state = random.Random(f"bench/{name}")
+    count = amounts.prompts * collectives.world_size()
     return (
-        [_text(state, prompt) for _ in range(8 * collectives.world_size())],
-        8,
-        longest // 8 if small else longest,
+        [_text(state, amounts.prompt) for _ in range(count)],
+        amounts.group,
+        amounts.longest // 8 if small else amounts.longest,
     )
 
 
@@ -248,15 +255,15 @@ def shipped_pairs() -> list[Pair]:
         ]
 
 
-def random_pairs() -> list[Pair]:
-    """Returns pairs of random letters, as many for each process. Their lengths lie in
-    `PAIR_PROMPT_TOKENS` and `PAIR_COMPLETION_TOKENS`, the end token included.
+def random_pairs(amounts: Amounts) -> list[Pair]:
+    """Returns pairs of random letters, as many for each process. Their lengths are those of
+    `amounts`, the end token included.
     """
     state = random.Random("bench/pairs")
     pairs = [
         Pair(
-            _text(state, state.randint(*PAIR_PROMPT_TOKENS)),
-            *(_text(state, state.randint(*PAIR_COMPLETION_TOKENS) - 1) for _ in range(2)),
+            _text(state, state.randint(*amounts.pair_prompt)),
+            *(_text(state, state.randint(*amounts.pair_completion) - 1) for _ in range(2)),
         )
         for _ in range(BENCH_PAIRS)
     ]

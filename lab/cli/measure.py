@@ -265,8 +265,9 @@ def bench(
         grpo) and vllm (decode) do it in an environment of their own; empty: the lab alone.
         settings: Only these settings of the peer, separated by semicolons; empty: all.
         peer_python: The Python of the environment that has unsloth or vllm.
-        plan: gpu (the lab and TRL), lab (the lab alone) or scaling (for torchrun): many works in the
-        order of their importance, in place of --works, --sizes, --checkpointing and --peer.
+        plan: gpu (the lab and TRL), lab (the lab alone), scaling (for torchrun) or laptop (135m
+        beside TRL, with an amount for a CPU): works in the order of their importance, in place of
+        --works, --sizes, --checkpointing and --peer.
         rounds: Turns of each side; the median and the range over them are shown.
         out: JSON file that gets every number.
         models: Folder that keeps the models with random weights for the next command.

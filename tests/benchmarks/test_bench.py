@@ -9,13 +9,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import psutil
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lab.benchmarks import device_limits, report, run, sides, trl_settings, turns, workload
-from lab.benchmarks.plans import Request
+from lab.benchmarks import amounts, device_limits, report, run, sides, trl_settings, turns, workload
+from lab.benchmarks.plans import PLANS, Request
 from lab.benchmarks.side_process import InProcess, SeparateProcess
 from lab.cli.main import main
 from lab.config import methods
@@ -136,7 +137,10 @@ def test_each_side_has_a_process_of_its_own(monkeypatch):
     )
     # Processes are spawned, so that this holds for the process of the test alone.
     monkeypatch.setattr(InProcess, "take", lambda *_: pytest.fail("A turn was taken here."))
+    large = b"x" * 2**30
     own, theirs = run.run_benchmark(Request(("dpo",), peer="trl"), 1, "cpu")["rows"]
+    here = psutil.Process().memory_info().rss
+    assert len(large) < here and all(2**27 < row["memory"] < here for row in (own, theirs))
     assert (
         own["seconds"] > 0
         and own["tokens"] == theirs["tokens"]
@@ -310,6 +314,15 @@ def test_longer_completions_have_the_same_number_of_tokens_and_the_longest_is_tw
         for pairs in workload.padding_pairs()
     )
     assert sum(even) == sum(odd) and max(odd) == 2 * max(even) and len(even) == len(odd)
+
+
+def test_a_laptop_gets_completions_of_64_tokens_with_their_prompts_and_samples_32_of_32(tmp_path):
+    made = workload.make_works(["dpo", "grpo"], "1m", tmp_path, CPU, amounts.LAPTOP_AMOUNTS)
+    assert made[0].trained == [(24, 40)] * 2 * workload.BENCH_PAIRS
+    prompts = made[1].tokenizer(made[1].prompts)["input_ids"]
+    assert [len(ids) for ids in prompts] == [32] * 4 and made[1].group == 8
+    (piece,) = PLANS["laptop"]
+    assert piece.size == "135m" and piece.amounts.longest == 32
 
 
 def test_the_arithmetic_of_an_update_is_what_torch_counts(policy):

@@ -31,12 +31,9 @@ measured_cost = compare_module.update_cost
 def small(monkeypatch):
     monkeypatch.setattr(arms, "EVALUATION_PROMPTS", 16)
     monkeypatch.setattr(arms, "EVALUATION_SAMPLES", 1)
-    monkeypatch.setattr(
-        arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run)
-    )
-    monkeypatch.setattr(
-        arms, "reward_model_run", functools.partial(quick_reward_model, arms.reward_model_run)
-    )
+    quick = functools.partial(quick_reward_model, arms.reward_model_run)
+    for module in (arms, compare_module):
+        monkeypatch.setattr(module, "reward_model_run", quick)
     monkeypatch.setattr(compare_module, "update_cost", lambda arm, device, out: NOTHING)
 
 
