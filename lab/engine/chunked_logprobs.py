@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from lab.engine.cpu_products import product
 from lab.engine.fused_ops import fused_log_softmax_gather_entropy
 from lab.engine.triton_kernels import on_gpu
 
@@ -157,7 +158,7 @@ def _chunk(
         reference_logps = log_q.gather(1, targets[:, None]).squeeze(1)
         kl = (p * (log_p - log_q)).sum(1)
     if needs_grad:
-        grad_hidden = (head[targets] - p.to(head.dtype) @ head) / temperature
+        grad_hidden = (head[targets] - product(p.to(head.dtype), head.T)) / temperature
     return logps, entropies, reference_logps, kl, grad_hidden
 
 
@@ -177,5 +178,5 @@ def _chunks(tokens: int, vocabulary: int, max_logits: int) -> list[slice]:
 
 def _log_softmax(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the log-probabilities (tokens, V), at least in float32."""
-    z = (hidden @ head.T).to(torch.promote_types(hidden.dtype, torch.float32))
+    z = product(hidden, head).to(torch.promote_types(hidden.dtype, torch.float32))
     return (z if temperature == 1 else z / temperature).log_softmax(1)

@@ -12,8 +12,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from lab.engine.cpu_products import by_onednn
 from lab.engine.llama import Decoder
 from lab.engine.lora_linear import FusedLoraLinear
+from lab.engine.torch_private import onednn_product
 
 
 @dataclass
@@ -38,21 +40,26 @@ class MergedLinear:
         x (N, I) is the product's input; `grads` (N, O_k) are the gradients for the layers' outputs.
         """
         assert self.lora_a is not None
-        rank = len(self.lora_a) // len(self.lora_bs)
-        x_a = (x @ self.lora_a.T).mul_(self.scaling)
+        rank, large = len(self.lora_a) // len(self.lora_bs), by_onednn(self.weight)
+        x_a = (onednn_product(x, self.lora_a) if large else x @ self.lora_a.T).mul_(self.scaling)
         grad_x_a = x.new_empty(len(x), len(self.lora_a))
         grad_bs = []
         for grad, b, x_a_k, grad_x_a_k in zip(
             grads, self.lora_bs, x_a.split(rank, 1), grad_x_a.split(rank, 1)
         ):
-            torch.mm(grad, b, out=grad_x_a_k)
-            grad_bs.append(grad.T @ x_a_k)
+            if large:
+                grad_x_a_k.copy_(onednn_product(grad, b.T))
+                grad_bs.append(onednn_product(x_a_k.T, grad.T).T)
+            else:
+                torch.mm(grad, b, out=grad_x_a_k)
+                grad_bs.append(grad.T @ x_a_k)
         if self.head_dim:
             grad_bs[:2] = (
                 deinterleave_rope_rows(grad_bs[0].mul_(self.head_dim**-0.5), self.head_dim),
                 deinterleave_rope_rows(grad_bs[1], self.head_dim),
             )
-        grad_as = (grad_x_a.T @ x).mul_(self.scaling).split(rank)
+        grad_a = onednn_product(grad_x_a.T, x.T) if large else grad_x_a.T @ x
+        grad_as = grad_a.mul_(self.scaling).split(rank)
         return [gradient for pair in zip(grad_as, grad_bs) for gradient in pair]
 
 

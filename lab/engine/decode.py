@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
+from lab.engine.cpu_products import linear
 from lab.engine.cuda_graphs import capturing, uses_cuda_graphs
 from lab.engine.decode_policy import DECODE_POLICIES
 from lab.engine.decode_weights import StepProduct

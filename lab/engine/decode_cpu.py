@@ -16,6 +16,7 @@ from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.cpu_attention import CpuAttention, attention_layout
 from lab.engine.cpu_merged_weights import merged_blocks
+from lab.engine.cpu_products import add_product_, product, product_into
 from lab.engine.decode import AttentionFn, StaticCacheDecoder
 from lab.engine.decode_weights import StepProduct
 from lab.engine.llama import Decoder
@@ -164,7 +165,7 @@ class CpuStaticCacheDecoder(StaticCacheDecoder):
             if number == 0 and self.first_layer_qkv is not None:
                 torch.index_select(self.first_layer_qkv, 0, token_ids, out=buffers.qkv)
             else:
-                torch.mm(self._rms_norm(x), qkv, out=buffers.qkv)
+                product_into(buffers.qkv, self._rms_norm(x), qkv.T)
             buffers.rotary.mul_(freqs_cis)
             queries.copy_(buffers.q)
             cache.select(3, column).copy_(buffers.kv)
@@ -172,7 +173,7 @@ class CpuStaticCacheDecoder(StaticCacheDecoder):
             if attn_bias is not None:
                 scores.view(rows, self.n_heads, -1).add_(attn_bias)
             torch.bmm(scores.softmax(-1), values.narrow(1, 0, column + 1), out=buffers.attended)
-            x.addmm_(buffers.attended_flat, out)
-            torch.mm(self._rms_norm(x), gate_up, out=buffers.gate_up)
-            x.addmm_(silu(gate).mul_(up), down)
-        self.sample_next(self._rms_norm(x) @ self.step_lm_head)
+            add_product_(x, buffers.attended_flat, out.T)
+            product_into(buffers.gate_up, self._rms_norm(x), gate_up.T)
+            add_product_(x, silu(gate).mul_(up), down.T)
+        self.sample_next(product(self._rms_norm(x), self.step_lm_head.T))

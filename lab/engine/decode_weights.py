@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import linear
 
 from lab.engine.allocator import Allocator
+from lab.engine.cpu_products import add_product_, linear
 from lab.engine.lora_linear import FusedLoraLinear
 
 
@@ -29,7 +29,7 @@ class StepProduct:
 
     def add_to(self, y: torch.Tensor, x: torch.Tensor) -> None:
         """Add the product of x (N, I) to y (N, O) in place, without a copy of either."""
-        y.addmm_(x, self.weight.T)
+        add_product_(y, x, self.weight)
         if self.lora_a is not None:
             y.addmm_(x @ self.lora_a.T, self._lora_b.T)
         if self.bias is not None:

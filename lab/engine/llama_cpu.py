@@ -20,13 +20,14 @@ from torch.autograd.function import once_differentiable
 from lab.data.packing import Packed
 from lab.engine.cpu_attention import CpuAttention, attention_layout
 from lab.engine.cpu_merged_weights import MergedLinear, merged_blocks
+from lab.engine.cpu_products import plus_product, product, product_into
 from lab.engine.fused_ops import inverse_rms
 from lab.engine.llama import Decoder
 from lab.engine.torch_private import in_dispatch_mode
 
-MAX_MATRIX_ELEMENTS = 2**24
-"""Most elements in the matrices of all blocks. The matrices of a larger model are not copied; its
-products outweigh everything else anyway.
+MAX_MATRIX_ELEMENTS = 2**27
+"""Most elements in the matrices of all blocks. The matrices of a larger model are not copied, to save
+memory.
 """
 
 
@@ -129,7 +130,7 @@ class _Pass:
         attention_input, input_norm = _rms_norm(
             decoder.embedding.weight if per_entry else x, norms[0], decoder.epsilon
         )
-        heads = attention_input @ qkv.weight.T
+        heads = product(attention_input, qkv.weight)
         if per_entry:
             heads = heads.index_select(0, self.ids)
         apply_rotary_complex_(heads, self.freqs_cis, decoder.n_heads + decoder.n_kv_heads)
@@ -139,9 +140,9 @@ class _Pass:
         attended = attended.index_select(0, layout.output_slots[last]).view(
             -1, decoder.n_heads * decoder.head_dim
         )
-        x = torch.addmm(x.index_select(0, self.wanted) if last else x, attended, out.weight.T)
+        x = plus_product(x.index_select(0, self.wanted) if last else x, attended, out.weight)
         gate_input, second_norm = _rms_norm(x, norms[1], decoder.epsilon)
-        gate, up = (gate_input @ half.T for half in gate_up.weight.chunk(2))
+        gate, up = (product(gate_input, half) for half in gate_up.weight.chunk(2))
         sigmoid = gate.sigmoid()
         silu = gate.mul_(sigmoid)
         gated = silu * up
@@ -161,7 +162,7 @@ class _Pass:
                     gated,
                 )
             )
-        return torch.addmm(x, gated, down.weight.T)
+        return plus_product(x, gated, down.weight)
 
     def block_backward(
         self, number: int, grad: torch.Tensor, inverse_freqs_cis: torch.Tensor
@@ -178,14 +179,15 @@ class _Pass:
             decoder.layers[number].norms,
             self.saved[number],
         )
-        down_grads, grad_gated = down.lora_gradients(saved.gated, [grad]), grad @ down.weight
+        down_grads = down.lora_gradients(saved.gated, [grad])
+        grad_gated = product(grad, down.weight.T)
         grad_up = grad_gated * saved.silu
         grad_gate = grad_gated.mul_(saved.up).mul_(
             torch.addcmul(saved.silu, saved.sigmoid, 1 - saved.silu)
         )
         gate_weight, up_weight = gate_up.weight.chunk(2)
         grad = grad + saved.second_norm.backward(
-            norms[1], torch.addmm(grad_up @ up_weight, grad_gate, gate_weight)
+            norms[1], plus_product(product(grad_up, up_weight.T), grad_gate, gate_weight.T)
         )
         out_grads = out.lora_gradients(saved.attended, [grad])
         gate_up_grads = gate_up.lora_gradients(saved.gate_input, [grad_gate, grad_up])
@@ -203,7 +205,7 @@ class _Pass:
                 grad = grad.new_zeros(len(self.ids), grad.shape[1]).index_copy_(
                     0, self.wanted, grad
                 )
-            grad = grad + saved.input_norm.backward(norms[0], grad_heads @ qkv.weight)
+            grad = grad + saved.input_norm.backward(norms[0], product(grad_heads, qkv.weight.T))
         return grad, qkv_grads + out_grads + gate_up_grads + down_grads
 
     def _attention_backward(
@@ -216,7 +218,7 @@ class _Pass:
         assert layout is not None
         # One more row, all 0, is the gradient of padding.
         grad_attended = grad.new_zeros(len(grad) + 1, saved.attended.shape[1])
-        torch.mm(grad, out_weight, out=grad_attended[:-1])
+        product_into(grad_attended[:-1], grad, out_weight.T)
         grad_slots = self.attention.backward(
             saved.slots,
             saved.attention,

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
+from lab.engine.cpu_products import linear, plus_product, product
 from lab.engine.torch_private import storage_id
 from lab.models.fused_weights import base_linear
 
@@ -66,7 +66,7 @@ class FusedLoraLinear:
     def __call__(self, x: torch.Tensor, prologue: FusedPrologue | None = None) -> torch.Tensor:
         """Return x (N, I) · weightᵀ + bias + LoRA, (N, O); `prologue` is applied to x first."""
         if self.lora_a is None:
-            return functional.linear(prologue.forward(x) if prologue else x, self.weight, self.bias)
+            return linear(prologue.forward(x) if prologue else x, self.weight, self.bias)
         return cast(
             torch.Tensor,
             LoraLinearFunction.apply(
@@ -152,7 +152,7 @@ class LoraLinearFunction(torch.autograd.Function):
         )
         ctx.prologue, ctx.scaling = prologue, scaling
         ctx.shapes = [parameter.shape for parameter in lora_parameters]
-        y = torch.addmm(bias, x, weight.T) if bias is not None else x @ weight.T
+        y = product(x, weight) if bias is None else plus_product(bias, x, weight)
         return torch.addmm(y, x_a, lora_b.T, out=y)
 
     @staticmethod
@@ -164,7 +164,7 @@ class LoraLinearFunction(torch.autograd.Function):
         grad_x_a = grad @ lora_b
         grad_x = None
         if ctx.needs_input_grad[1]:
-            grad_x = grad @ weight
+            grad_x = product(grad, weight.T)
             torch.addmm(grad_x, grad_x_a, lora_a, out=grad_x)
             grad_x = ctx.prologue.backward(inputs, grad_x) if ctx.prologue else grad_x
         grad_a = matmul_float32(grad_x_a.T, x)

@@ -6,6 +6,7 @@ tests/engine/test_torch_private.py compares each function with public torch.
 """
 
 import inspect
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -78,6 +79,31 @@ def softmax_backward(grad: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
     calls and two temporary tensors for it, and a small model on a CPU spends its time on calls.
     """
     return torch._softmax_backward_data(grad, probs, -1, probs.dtype)
+
+
+@cache
+def has_onednn_product() -> bool:
+    """Return whether `onednn_product` works in this process."""
+    return (
+        platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def onednn_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return x (N, I) · weightᵀ (N, O) in float32 by oneDNN, without a gradient; `weight` (O, I) may
+    have any strides.
+
+    Needed because torch multiplies float32 matrices by MKL, which on processors of AMD takes more than
+    twice as long; torch has no public call that chooses the library.
+    """
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.T.contiguous().T  # A slice would take a hundred times as long as its copy.
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        x.contiguous(), weight, None, "none", [], ""
+    )
+    return product
 
 
 def scaled_copies_(

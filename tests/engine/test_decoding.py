@@ -60,13 +60,15 @@ def in_shapes(monkeypatch):
     )
 
 
-@pytest.fixture(params=["small", "any"])
+@pytest.fixture(params=["small", "any", "small, oneDNN", "any, oneDNN"])
 def decoder_kind(request, monkeypatch):
     """Which static-cache decoder samples a model that both support: the one for small models, or the
-    one for any model.
+    one for any model; and whose products they take.
     """
-    if request.param == "any":
+    if request.param.startswith("any"):
         monkeypatch.setattr(lab.engine.generate, "supports", lambda decoder: False)
+    if request.param.endswith("oneDNN"):
+        monkeypatch.setattr("lab.engine.cpu_products.MIN_MATRIX_ELEMENTS", 1)
     return request.param
 
 

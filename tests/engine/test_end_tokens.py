@@ -158,9 +158,11 @@ def taught(folder, end):
     ]
     ids = torch.tensor([start + rest for start, rest in rows])
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    for _ in range(80):
+    for _ in range(400):
         logps = model(input_ids=ids).logits[:, -3:-1].log_softmax(-1)
         loss = -logps.gather(-1, ids[:, -2:, None]).mean()
+        if loss < 0.05:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

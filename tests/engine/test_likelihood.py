@@ -16,7 +16,7 @@ from lab.engine.token_logprobs import (
 )
 from lab.models.adapters import adapter_disabled
 
-PATHS = ("cpu", "cpu, long rows", "decoder", "decoder, recompute")
+PATHS = ("cpu", "cpu, long rows", "cpu, oneDNN", "decoder", "decoder, recompute", "decoder, oneDNN")
 
 
 def choose_path(path, model, monkeypatch):
@@ -24,6 +24,8 @@ def choose_path(path, model, monkeypatch):
     decoder_of(model).recompute_activations = path == "decoder, recompute"
     if path.startswith("decoder"):
         monkeypatch.setattr("lab.engine.cuda_graphs.supports", lambda decoder: False)
+    if path.endswith("oneDNN"):
+        monkeypatch.setattr("lab.engine.cpu_products.MIN_MATRIX_ELEMENTS", 1)
     if path.endswith("long rows"):
         monkeypatch.setattr("lab.engine.cpu_attention.MAX_SCORED_LENGTH", 7)
 

@@ -14,7 +14,9 @@ from lab.engine.torch_private import (
     OperationMode,
     causal_varlen_attention,
     fake_tensors,
+    has_onednn_product,
     in_dispatch_mode,
+    onednn_product,
     scaled_copies_,
     softmax_backward,
     storage_id,
@@ -127,6 +129,27 @@ def test_the_gradient_of_a_softmax_is_autograds():
     probs = logits.softmax(-1)
     (expected,) = torch.autograd.grad(probs, logits, grad)
     torch.testing.assert_close(softmax_backward(grad, probs.detach()), expected)
+
+
+@pytest.mark.skipif(not has_onednn_product(), reason="torch has no oneDNN here")
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda w: w,
+        lambda w: w.T.contiguous().T,
+        lambda w: torch.cat([w, w], 1)[:, 4:].contiguous()[:, : w.shape[1]],
+        lambda w: torch.cat([w.T, w.T], 1)[:, : len(w)].T,
+    ],
+    ids=["rows", "columns", "a slice of columns", "a transposed slice"],
+)
+def test_a_product_of_onednn_is_the_product_of_torch_whatever_the_strides(weight):
+    noise = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(rows, 40, generator=noise) for rows in (7, 24))
+    weight = weight(w)
+    expected = x.double() @ weight.double().T
+    for given in (x, torch.cat([x, x], 1)[:, :40]):
+        found = onednn_product(given, weight)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_scaled_copies_are_products_in_the_dtype_of_the_target():
