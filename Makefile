@@ -27,7 +27,7 @@ lab: $(INSTALLED)
 	LAB_RUNS="$(CURDIR)/runs" $(BIN)/python -m jupyterlab course --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 600
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 600
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check

@@ -30,6 +30,18 @@ os.environ |= {
 
 pytest_plugins = ["support.browser"]
 MAIN = sys.modules["__main__"]
+LONGEST = {
+    "test_notebooks.py",
+    "test_parallel.py",
+    "test_screens.py",
+    "test_browser_access.py",
+    "test_browser_play.py",
+    "test_browser.py",
+    "test_bench.py",
+    "test_jupyterlab.py",
+    "test_site.py",
+}
+"""Names of the test files that take half a minute or longer."""
 connect = socket.socket.connect
 
 
@@ -55,6 +67,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="test_architectures.py takes every architecture of its table, and every method",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker begins one when the other is done."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
