@@ -5,6 +5,7 @@ shows.
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -53,6 +54,13 @@ def defined(source):
     }
 
 
+@cache
+def lab_names():
+    """The functions and classes that the modules of the lab define."""
+    files = (ROOT / "lab").rglob("*.py")
+    return set().union(*(defined(file.read_text("utf-8")) for file in files))
+
+
 @every_notebook
 def test_a_notebook_is_committed_executed_in_order_without_errors_and_small(path):
     notebook = read_notebook(path)
@@ -85,17 +93,10 @@ def test_every_figure_is_there_for_a_static_viewer_too_and_no_widget_is_left_wit
 
 @every_notebook
 def test_cells_are_short_and_redefine_nothing_that_the_lab_has(path):
-    lab_names = set().union(
-        *(
-            defined(file.read_text("utf-8"))
-            for file in (ROOT / "lab").rglob("*.py")
-            if file.parent.name != "ui"
-        )
-    )
     for cell in code_cells(read_notebook(path)):
         lines = cell.source.splitlines()
         assert len(lines) <= CELL_LINES and max(map(len, lines)) <= CELL_WIDTH, cell.source
-        assert defined(cell.source) & lab_names == set()
+        assert defined(cell.source) & lab_names() == set()
 
 
 @every_notebook
