@@ -10,6 +10,7 @@ from lab.benchmarks.workload import BENCH_LORA_RANK, Work
 from lab.data.encoding import prompt_ids
 from lab.data.examples import Text
 from lab.distributed import collectives
+from lab.engine.cpu_products import product
 from lab.experiments.costs import shape_of
 from lab.models.device import compute_dtype
 
@@ -120,14 +121,15 @@ def best_seconds(
 
 def device_limits(where: torch.device) -> dict[str, float]:
     """Measures the device's peak rates in the lab's compute dtype: "flops", operations per second of
-    a large matrix product, and "bandwidth", bytes per second of a copy.
+    a large matrix product by the faster library, and "bandwidth", bytes per second of a copy.
     """
     cuda = where.type == "cuda"
     n, size = (8192, 1 << 30) if cuda else (1024, 1 << 27)
     matrix = torch.randn(n, n, device=where, dtype=compute_dtype(where))
     block, copy = (torch.ones(size, dtype=torch.uint8, device=where) for _ in range(2))
+    products = (lambda: matrix @ matrix, lambda: product(matrix, matrix))
     return {
-        "flops": 2 * n**3 / _fastest(lambda: matrix @ matrix, where),
+        "flops": 2 * n**3 / min(_fastest(action, where) for action in products),
         "bandwidth": 2 * size / _fastest(lambda: copy.copy_(block), where),
     }
 

@@ -4,16 +4,19 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from lab.distributed import collectives
 from lab.runs.machine import Machine, cpu_name, package_versions, read_machine, write_machine
-from lab.training.state import TrainState
+
+if TYPE_CHECKING:
+    from lab.training.state import TrainState
 
 
-def note_machine(folder: Path, run: TrainState) -> None:
+def note_machine(folder: Path, run: "TrainState") -> None:
     """Write the machine of a run that begins or resumes; on a full disk nothing is written."""
     device, before = run.device, read_machine(folder)
     if device.type == "cuda":
@@ -29,7 +32,7 @@ def note_machine(folder: Path, run: TrainState) -> None:
         write_machine(folder, machine)
 
 
-def note_peak_memory(folder: Path, run: TrainState) -> None:
+def note_peak_memory(folder: Path, run: "TrainState") -> None:
     """Add the highest memory so far to the machine of the run; on a full disk nothing is written."""
     if machine := read_machine(folder):
         peak = max(machine.peak_memory, peak_memory(run.device))

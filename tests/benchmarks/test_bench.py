@@ -12,6 +12,7 @@ from functools import partial
 import psutil
 import pytest
 import torch
+from support.steps import killed, met, told
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -149,18 +150,6 @@ def test_each_side_has_a_process_of_its_own(monkeypatch):
     )
 
 
-def told():
-    """A side that tells its process and what that has computed since it began to wait."""
-    while True:
-        began = time.process_time()
-        yield began, [os.getpid()]
-
-
-def killed():
-    yield 1.0, [1]
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_a_process_that_waits_computes_nothing_and_ends_when_it_is_closed():
     side = SeparateProcess(told, CPU)
     first = side.take(0, 1)
@@ -188,15 +177,6 @@ def test_a_process_that_dies_is_an_error_of_its_side():
     side.player.close()
     side.player.join()
     assert side.times == [1.0] and side.error == f"ended with exit code {-signal.SIGKILL}"
-
-
-def met(text, own, other):
-    """A side whose first step waits until the other side takes its first step."""
-    own.touch()
-    while not other.exists():
-        time.sleep(0.01)
-    while True:
-        yield float(len(text)), [1]
 
 
 def test_processes_start_side_by_side_however_much_a_side_is_given(tmp_path):
