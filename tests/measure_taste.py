@@ -5,10 +5,10 @@
 
 A browser opens the page on a server of its own and labels with the keys F and J, without a pause: it
 prefers the longer answer. Printed are the milliseconds from a key to the next pair, then the seconds from a
-press of Train until each run has finished and until the page shows the last result, and the CPU seconds of
-the server with all its processes meanwhile. `--picks` labels some more where the model is least sure and
-prints the milliseconds of these. The machine's load stands beside, because it slows all of them but
-the CPU time. The pool tone needs `python -m lab fetch smollm2-135m`.
+press of Train until each run has finished and until the page shows the last result, the CPU seconds of each
+run's process since it began, and those of the server with all its processes meanwhile. `--picks` labels some
+more where the model is least sure and prints the milliseconds of these. The machine's load stands beside,
+because it slows all of them but the CPU time. The pool tone needs `python -m lab fetch smollm2-135m`.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -54,21 +55,25 @@ def label(page: Page, count: int) -> list[float]:
 
 
 class Meter:
-    """The CPU seconds of a process and all its descendants, also those that have ended."""
+    """The CPU seconds of a process, all its descendants and the runs, also of those that have ended."""
 
     def __init__(self, process: psutil.Process) -> None:
-        self.process, self.spent = process, dict[tuple[int, float], float]()
-        self.before = 0.0
-        self.before = self.look()
+        self.process, self.spent = process, dict[int, float]()
+        self.look(())
+        self.before = sum(self.spent.values())
 
-    def look(self) -> float:
-        """Look once; returns the CPU seconds since the meter was made."""
-        for one in (self.process, *self.process.children(recursive=True)):
+    def look(self, pids: Iterable[int]) -> None:
+        """Look once. `pids` are the processes of runs: the server is no longer the parent of some."""
+        found = [self.process, *self.process.children(recursive=True)]
+        for pid in {own.pid for own in found} | {pid for pid in pids if pid}:
             try:
-                times = one.cpu_times()
-                self.spent[one.pid, one.create_time()] = times.user + times.system
+                times = psutil.Process(pid).cpu_times()
+                self.spent[pid] = times.user + times.system
             except psutil.Error:
                 pass
+
+    def seconds(self) -> float:
+        """Return the CPU seconds since the meter was made."""
         return sum(self.spent.values()) - self.before
 
 
@@ -79,13 +84,16 @@ def train(page: Page, labels: LabelSet, server: Server) -> None:
     page.get_by_role("button", name="Train on").click()
     ended: dict[str, float] = {}
     runs: dict[str, str] = {}
+    pids: dict[str, int] = {}
     while not runs or len(ended) < len(runs):
         if noted := noted_trainings(labels):
             runs = noted[-1]["runs"]
         for method, name in runs.items():
-            if method not in ended and RunFolder(server.runs / name).state in ENDED:
+            folder = RunFolder(server.runs / name)
+            pids[method] = folder.status()["pid"] or pids.get(method, 0)
+            if method not in ended and folder.state in ENDED:
                 ended[method] = time.perf_counter() - began
-        meter.look()
+        meter.look(pids.values())
         assert time.perf_counter() - began < MOST_SECONDS, f"still training: {runs}"
         time.sleep(POLL_SECONDS)
     text = "each method agrees with"
@@ -97,10 +105,12 @@ def train(page: Page, labels: LabelSet, server: Server) -> None:
         timeout=SECONDS,
     )
     shown = time.perf_counter() - began
+    meter.look(pids.values())
     for method, seconds in ended.items():
         state = RunFolder(server.runs / runs[method]).state
-        print(f"  {METHOD_NAMES[method]}: {state} after {seconds:.1f} s")
-    print(f"  last result on the page after {shown:.1f} s; CPU {meter.look():.1f} s; {load()}")
+        cpu = meter.spent.get(pids[method], 0.0)
+        print(f"  {METHOD_NAMES[method]}: {state} after {seconds:.1f} s, CPU {cpu:.1f} s")
+    print(f"  last result on the page after {shown:.1f} s; CPU {meter.seconds():.1f} s; {load()}")
 
 
 def main() -> None:
