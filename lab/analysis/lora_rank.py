@@ -31,7 +31,7 @@ def rank_sentence(table: Table, rank: int) -> str:
     share = row["trained_weights"] / full["trained_weights"]
     accuracy = Interval(**row["gold/accuracy"]).text(2, SHARE)
     return (
-        f"Rank {rank} trains {row['trained_weights']:,} weights, {share:.1%} as many as full fine-tuning"
+        f"Rank {rank} trains {row['trained_weights']:,} weights, {100 * share:.1f} % as many as full fine-tuning"
         f" ({full['trained_weights']:,}). At its learning rate of {row['learning_rate']:g} the gold"
         f" accuracy is {accuracy}. Minus full fine-tuning at {full['learning_rate']:g}:"
         f" {comparison_text(table, rank)}."

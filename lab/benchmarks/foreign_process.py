@@ -6,7 +6,9 @@ JSON file, so that the other environment needs nothing of the lab.
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -135,12 +137,18 @@ class ForeignProcess:
             self._process.stdin.close()
 
     def join(self) -> None:
-        """Waits until the closed process has ended; kills it after `EXIT_GRACE_SECONDS`."""
+        """Waits until the closed process has ended; kills it after `EXIT_GRACE_SECONDS`. Kills the
+        processes that it started and left: vLLM's engine is one, and it keeps the GPU's memory.
+        """
         try:
             self._process.wait(EXIT_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if sys.platform != "win32":
+            # Where no process is left, macOS says that it is not permitted.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._folder.cleanup()

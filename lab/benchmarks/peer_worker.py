@@ -2,7 +2,8 @@
 
 It imports nothing of the lab, whose libraries that environment need not have. Its argument is a JSON
 file with the job. It writes a line of JSON to its standard output when it has imported its libraries
-and after every turn; a turn begins with the line [LEAD, REPEAT] on its standard input.
+and after every turn; a turn begins with the line [LEAD, REPEAT] on its standard input. It loads the
+model only when the first turn begins, since until then another side may be measured.
 """
 
 import importlib.metadata
@@ -29,6 +30,7 @@ class Session:
 
     def __init__(self, commands: TextIO, answers: TextIO) -> None:
         self._commands, self._answers = commands, answers
+        self._turn: list[int] = []
         self._untimed, self._timed, self._warm = 0, 0, False
         self._began = 0.0
         self._times: list[float] = []
@@ -38,15 +40,21 @@ class Session:
         """Writes one message."""
         print(json.dumps(message), file=self._answers, flush=True)
 
+    def wait_for_turn(self) -> None:
+        """Waits until the next turn is asked for. Ends this process when the benchmark has ended."""
+        if not self._turn:
+            line = self._commands.readline()
+            if not line:
+                raise SystemExit
+            self._turn = json.loads(line)
+
     def begin(self) -> None:
         """Waits until a step is asked for, and begins to time it. Ends this process when the benchmark
         has ended.
         """
         if not self._untimed + self._timed:
-            line = self._commands.readline()
-            if not line:
-                raise SystemExit
-            self._untimed, self._timed = json.loads(line)
+            self.wait_for_turn()
+            (self._untimed, self._timed), self._turn = self._turn, []
             self._untimed += 0 if self._warm else WARM_UP_STEPS
             self._warm = True
             self._times, self._lengths = [], []
@@ -107,6 +115,7 @@ def run_unsloth(job: dict[str, Any], session: Session) -> None:
     import unsloth  # First: it changes trl, transformers and peft when they are imported.
 
     session.tell(ready=versions("unsloth", "trl", "transformers", "torch"))
+    session.wait_for_turn()
     # Both calls take the setting, and each has a default of its own.
     saving = "unsloth" if job["checkpointing"] else False
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
@@ -221,6 +230,7 @@ def run_vllm(job: dict[str, Any], session: Session) -> None:
     import vllm
 
     session.tell(ready=versions("vllm", "torch"))
+    session.wait_for_turn()
     engine = vllm.LLM(
         model=job["model"],
         dtype=job["dtype"],

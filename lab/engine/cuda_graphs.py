@@ -5,6 +5,7 @@ A replay computes what `Decoder.forward` computes, on the same weights. A learne
 module.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,23 @@ def eager() -> Iterator[None]:
 def uses_cuda_graphs(device: torch.device) -> bool:
     """Return whether work on `device` is captured and replayed now."""
     return device.type == "cuda" and not _graphs_disabled and not in_dispatch_mode()
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """Capture the work inside this context as `graph`, with memory from `pool`.
+
+    The garbage collector waits meanwhile: it might free the graphs of a model that is no longer used,
+    which CUDA does not permit during a capture, and the capture would fail.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def hidden_states(
@@ -234,12 +252,12 @@ class GraphCache:
         # Leaves of no other autograd graph, so that no other stream has to be waited for.
         leaves = [weight.detach().requires_grad_(weight.requires_grad) for weight in weights]
         forward = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward, pool=pool):
+        with capturing(forward, pool):
             states = forward_eager(decoder, adapter, inputs, leaves)
         if not weights:
             return CapturedGraph(inputs, states, forward, None)
         grad_states, backward_graph = torch.zeros_like(states), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(backward_graph, pool=pool):
+        with capturing(backward_graph, pool):
             gradients = torch.autograd.grad(states, leaves, grad_states)
             flat_grads = torch.cat([gradient.flatten() for gradient in gradients])
         return CapturedGraph(

@@ -11,8 +11,9 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from lab.data.packing import Packed
 from lab.engine.allocator import NO_RECORD, Allocator
-from lab.engine.cuda_graphs import uses_cuda_graphs
+from lab.engine.cuda_graphs import capturing, uses_cuda_graphs
 from lab.engine.decode_policy import DECODE_POLICIES
+from lab.engine.decode_weights import StepProduct
 from lab.engine.fused_ops import (
     apply_rotary,
     decode_attention,
@@ -63,10 +64,10 @@ class StaticCacheDecoder:
     row's prompt begins, and `attn_bias` is 0 where the row may attend and −∞ elsewhere. A row always
     attends to itself, so that no softmax is NaN. `completion_index[row]` says which completion the
     row writes. `noise` (rows, V) is ordered by completion; sampling subtracts its logarithm times
-    `temperature` (1,) from the logits, of which `truncation` leaves some out. `weights` are the
-    matrices of all layers in the order of the computation, each with its bias, with the adapter
-    merged in. If `fused`, one kernel attends to the filled columns and one samples, so that one CUDA
-    graph serves all lengths.
+    `temperature` (1,) from the logits, of which `truncation` leaves some out. `products` are those of all
+    layers in the order of the computation, with the adapter merged in; where gradient checkpointing
+    saves memory, the adapter is kept apart, so that no matrix is in memory twice. If `fused`, one
+    kernel attends to the filled columns and one samples, so that one CUDA graph serves all lengths.
     """
 
     def __init__(
@@ -103,10 +104,11 @@ class StaticCacheDecoder:
         self.cos, self.sin = (
             angles[0, :, : self.head_dim // 2].contiguous() for angles in (cos, sin)
         )
-        self.weights: list[tuple[torch.Tensor, torch.Tensor | None]] = [
-            (
+        self.merges = not decoder.uses_gradient_checkpointing
+        self.products = [
+            StepProduct(
                 allocator.allocate("weights", *p.weight.shape, like=weight)
-                if weight.is_cuda
+                if weight.is_cuda and self.merges
                 else p.weight,
                 p.bias,
             )
@@ -116,20 +118,18 @@ class StaticCacheDecoder:
         self.cuda_graphs: dict[tuple[Any, ...], torch.cuda.CUDAGraph | None] = {}
         self.graph_pool = torch.cuda.graph_pool_handle() if weight.is_cuda else None
 
-    def merge_adapter(
+    def load_adapter(
         self, decoder: Decoder, adapter: str | None, allocator: Allocator = NO_RECORD
     ) -> None:
-        """Write W + s·B·A of `adapter` into `weights`, or W if it is None (the reference). The
-        weights of the base stay as they are.
+        """Take the present weights of `adapter`, or those of the reference if it is None. The weights of
+        the base stay as they are.
         """
         decoder.load_adapter(adapter)
-        for i, (p, (merged, bias)) in enumerate(zip(decoder.projections(), self.weights)):
-            if p.lora_a is not None and p.lora_b is not None:
-                if merged is p.weight:
-                    merged = allocator.allocate("weights", *p.weight.shape, like=p.weight)
-                self.weights[i] = (torch.addmm(p.weight, p.lora_b, p.lora_a, out=merged), bias)
-            elif merged is not p.weight:
-                merged.copy_(p.weight)
+        for projection, product in zip(decoder.projections(), self.products):
+            if self.merges:
+                product.merge(projection, allocator)
+            elif not product.keep_apart(projection, allocator):
+                self.cuda_graphs.clear()  # They read the adapter at its earlier address.
 
     def prefill(self, packed: Packed, group_size: int) -> torch.Tensor:
         """Read each packed prompt once into the cache of its `group_size` rows; return the logits
@@ -226,17 +226,15 @@ class StaticCacheDecoder:
         """Return the hidden states (N, H) of `token_ids` (N,) after the last norm."""
         x = self.embedding(token_ids)
         for i, (layer, cache) in enumerate(zip(self.layers, self.cache)):
-            qkv_proj, out, gate_up, down = self.weights[4 * i : 4 * i + 4]
-            qkv = linear(rms_norm(x, layer.norms[0], self.rms_eps), *qkv_proj)
+            qkv_proj, out, gate_up, down = self.products[4 * i : 4 * i + 4]
+            qkv = qkv_proj(rms_norm(x, layer.norms[0], self.rms_eps))
             qkv = qkv.view(len(x), -1, self.head_dim)
             if layer.qk_norms:
                 heads = qkv.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], 1)
                 for states, norm in zip(heads, layer.qk_norms):
                     states.copy_(rms_norm(states, norm, self.rms_eps))
-            _add_product(x, attention(qkv, cache), *out)
-            _add_product(
-                x, swiglu(linear(rms_norm(x, layer.norms[1], self.rms_eps), *gate_up)), *down
-            )
+            out.add_to(x, attention(qkv, cache))
+            down.add_to(x, swiglu(gate_up(rms_norm(x, layer.norms[1], self.rms_eps))))
         return rms_norm(x, self.final_norm, self.rms_eps)
 
     def _step_attention(
@@ -274,7 +272,7 @@ class StaticCacheDecoder:
         graph = self.cuda_graphs[key]
         if graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.graph_pool):
+            with capturing(graph, self.graph_pool):
                 self.decode_step(rows, columns)
             self.cuda_graphs[key] = graph
         graph.replay()
@@ -289,12 +287,3 @@ class StaticCacheDecoder:
             tensor[target] = tensor[source]
         for cache in self.cache:
             cache[:, target, :, :filled] = cache[:, source, :, :filled]
-
-
-def _add_product(
-    x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> None:
-    """Add y·Wᵀ + b to x in place, without a copy of either."""
-    x.addmm_(y, weight.T)
-    if bias is not None:
-        x.add_(bias)

@@ -17,6 +17,7 @@ from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.cpu_attention import CpuAttention, attention_layout
 from lab.engine.cpu_merged_weights import merged_blocks
 from lab.engine.decode import AttentionFn, StaticCacheDecoder
+from lab.engine.decode_weights import StepProduct
 from lab.engine.llama import Decoder
 from lab.engine.llama_cpu import apply_rotary_complex_
 
@@ -46,7 +47,7 @@ class StepBuffers:
 
 
 class CpuStaticCacheDecoder(StaticCacheDecoder):
-    """A `StaticCacheDecoder` for the models that `lab.engine.llama_cpu` supports: `weights` read the
+    """A `StaticCacheDecoder` for the models that `lab.engine.llama_cpu` supports: `products` read the
     prompts, and `step_weights` (I, O), with the norms before them folded in, take the steps.
     """
 
@@ -64,14 +65,14 @@ class CpuStaticCacheDecoder(StaticCacheDecoder):
         self.equal_lengths = False
         self.buffers: StepBuffers | None = None
 
-    def merge_adapter(
+    def load_adapter(
         self, decoder: Decoder, adapter: str | None, allocator: Allocator = NO_RECORD
     ) -> None:
         """Merge `adapter` as the base class does, with the rows of queries and keys interleaved for
         the complex rotary product, and queries divided by √d.
         """
         blocks = [[p.weight for p in block] for block in merged_blocks(decoder, adapter)]
-        self.weights = [(weight, None) for block in blocks for weight in block]
+        self.products = [StepProduct(weight) for block in blocks for weight in block]
         self.step_weights = [
             ((qkv * layer.norms[0]).T, out.T, (gate_up * layer.norms[1]).T, down.T)
             for layer, (qkv, out, gate_up, down) in zip(self.layers, blocks)

@@ -2,9 +2,9 @@
 
 A learner may skip this module, `lab.engine.decode` and `lab.engine.decode_cpu`: given the same
 noise, they sample the tokens that the reference implementation in `lab.engine.sampler` samples, and
-the tests compare the two. They are faster because the adapter is merged into the weights, the
-key-value cache is never copied to grow, rows that have ended leave, and on CUDA a step is one
-replayed graph.
+the tests compare the two. They are faster because the adapter is merged into the weights (unless
+memory is to be saved), the key-value cache is never copied to grow, rows that have ended leave, and
+on CUDA a step is one replayed graph.
 """
 
 from collections.abc import Callable
@@ -68,12 +68,16 @@ def is_end(tokens: torch.Tensor, end_ids: list[int]) -> torch.Tensor:
 def persistent_tensors(decoder: Decoder | None) -> list[tuple[MemoryKind, torch.Tensor]]:
     """Return the tensors that sampling keeps for the next call, each with its memory kind."""
     static_decoder = None if decoder is None else _STATIC_DECODERS.get(decoder)
-    if static_decoder is None:
+    if decoder is None or static_decoder is None:
         return []
     return [
         ("cache", static_decoder.cache),
         ("activations", static_decoder.noise),
-        *(("weights", weight) for weight, _ in static_decoder.weights),
+        *(
+            ("weights", weight)
+            for projection, product in zip(decoder.projections(), static_decoder.products)
+            for weight in product.owned(projection)
+        ),
     ]
 
 
@@ -127,7 +131,7 @@ def decode(
     policy = DECODE_POLICIES[lm_head.device.type]
     columns = policy.attended_columns(packed.width + max_tokens)
     static_decoder = static_decoder_for(decoder, lm_head, rows, columns, allocator)
-    static_decoder.merge_adapter(decoder, adapter, allocator)
+    static_decoder.load_adapter(decoder, adapter, allocator)
     completion_ids = torch.zeros(rows, max_tokens, dtype=torch.long, device=lm_head.device)
     logits = static_decoder.prefill(packed, group_size).repeat_interleave(group_size, 0)
     static_decoder.temperature.fill_(options.temperature)

@@ -52,7 +52,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "the same on sums with SmolLM2-135M, whose text may ramble",
             "answer_length_smollm2",
             seeds=5,
-            recorded=False,
         ),
         Experiment(
             "arithmetic",
@@ -98,7 +97,6 @@ EXPERIMENTS: dict[str, Experiment] = {
             "DPO with LoRA of rank 1 to 64 and with all weights, each at its own learning rate",
             "lora_rank",
             seeds=5,
-            recorded=False,
         ),
         Experiment(
             "margins",

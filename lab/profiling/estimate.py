@@ -237,7 +237,7 @@ def _rows_within_budget(run: TrainState, settings: UpdateSettings) -> int:
 
 def _sampling(shape: ModelShape, settings: UpdateSettings) -> MemoryByKind:
     """Return the memory of sampling: a key-value cache as long as a row can be, every matrix with
-    the adapter merged in, and noise (rows, V) in float32.
+    the adapter merged in unless checkpointing saves memory, and noise (rows, V) in float32.
     """
     hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
     n_heads = shape["num_attention_heads"]
@@ -249,7 +249,7 @@ def _sampling(shape: ModelShape, settings: UpdateSettings) -> MemoryByKind:
     )
     itemsize = settings.dtype.itemsize
     return {
-        "weights": merged * itemsize,
+        "weights": 0 if settings.checkpointing else merged * itemsize,
         "cache": layers * 2 * kv_size * columns * settings.batch_size * itemsize,
         "activations": settings.batch_size * shape["vocab_size"] * 4,
     }

@@ -196,6 +196,7 @@ def reward_models() -> str:
         f"The reward model's score rises in {len(risen)} of {len(table['rows'])} cases. Gold accuracy"
         f" ends {GOLD_FALL:g} or more below its best in {len(fallen)} of {len(table['rows'])}.\n\n"
         f"{tables_of(overoptimisation.render_report(table))}\n\n{claim_verdict('reward-model-exploited')}"
+        f"\n\nWith an ensemble: {claim_verdict('ensembles-keep-gold')}"
     )
     return with_source(text, table, "overoptimisation")
 

@@ -1,4 +1,4 @@
-"""The claims of papers on GRPO: their verdicts and sentences follow from the words of a table."""
+"""The claims of papers: their verdicts and sentences follow from the words of a table."""
 
 import pytest
 from support.grpo_questions import length_table, pass_table, random_table
@@ -113,6 +113,27 @@ def test_tasks_that_disagree_decide_nothing(second, verdict, monkeypatch):
     monkeypatch.setattr(papers, "RANDOM_RECORDS", ("first", "second"))
     tables = {"first": random_table("worse", OPEN), "second": random_table(*second)}
     assert papers.random_rewards_teach(Records(tables)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("ppo", "grpo", "verdict"),
+    [
+        (0.2, 0.0, Verdict.HOLDS_HERE),
+        (-0.2, 0.0, Verdict.FAILS_HERE),
+        (0.2, -0.2, Verdict.UNDECIDED),
+        (0.0, 0.0, Verdict.UNDECIDED),
+    ],
+)
+def test_an_ensemble_is_harder_to_exploit_where_gold_accuracy_is_surely_higher(ppo, grpo, verdict):
+    noise = (-0.01, 0.0, 0.01, 0.02, -0.02)
+    gains = {"ppo": ppo, "grpo": grpo}
+    table = {"rows": [], "runs": {}, "seeds": len(noise)}
+    for method, gain in gains.items():
+        for title, level in (("100 pairs", 0.5), ("4 × 100 pairs, mean", 0.5 + gain)):
+            table["rows"].append({"method": method, "reward_model": title})
+            wave = noise if "×" in title else noise[::-1]
+            table["runs"][f"{method} {title}"] = [{"gold/accuracy": level + n} for n in wave]
+    assert papers.ensembles_keep_gold(Records({"overoptimisation": table})).verdict == verdict
 
 
 def test_the_sentence_on_random_rewards_has_both_differences_and_the_share_of_clipped_tokens():

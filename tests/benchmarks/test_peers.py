@@ -5,11 +5,13 @@ unsloth or vllm, and the versions of TRL and datasets that a test asks for.
 import json
 import sys
 
+import psutil
 import pytest
 import torch
 from trl import GRPOConfig
 
 from lab.benchmarks import run, sides, trl_settings, turns, workload
+from lab.benchmarks.foreign_process import ForeignProcess
 from lab.benchmarks.plans import PLANS, Piece, Request
 from lab.benchmarks.side_process import InProcess, Turn
 from lab.errors import LabError
@@ -169,6 +171,42 @@ def test_vllm_samples_equally_many_tokens_from_prompts_that_it_does_not_remember
     engine, first, *_ = calls_of(tmp_path)
     assert engine["enable_prefix_caching"] is False and engine["dtype"] == "float32"
     assert (first["n"], first["temperature"], first["max_tokens"]) == (3, 1.0, 6)
+
+
+@pytest.mark.parametrize("peer, work", [("vllm", "decode"), ("unsloth", "dpo")])
+def test_a_peer_loads_its_model_only_when_its_first_turn_begins(stand_in, tmp_path, peer, work):
+    versions = {"trl": "1.15.0", "datasets": "4.8.0"} if peer == "unsloth" else {}
+    python = stand_in(peer, **versions)
+    (made,) = workload.make_works([work], "embedded", tmp_path / "model", CPU)
+    process = ForeignProcess(python, made, peer, {}, CPU)
+    assert peer in process.wait_until_ready()
+    process.close()
+    process.join()
+    assert not (tmp_path / "environment" / "calls.jsonl").exists()
+
+
+def test_the_processes_that_a_peer_started_end_with_it(stand_in, tmp_path):
+    python = stand_in("vllm")
+    engine = tmp_path / "environment" / "vllm" / "__init__.py"
+    engine.write_text(
+        VLLM
+        + """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+CALLS.with_name("child").write_text(str(child.pid))
+"""
+    )
+    (made,) = workload.make_works(["decode"], "embedded", tmp_path / "model", CPU)
+    process = ForeignProcess(python, made, "vllm", {}, CPU)
+    process.wait_until_ready()
+    child = psutil.Process(int((tmp_path / "environment" / "child").read_text()))
+    assert child.is_running()
+    process.close()
+    process.join()
+    try:
+        child.wait(60)
+    except psutil.TimeoutExpired:
+        assert child.status() == psutil.STATUS_ZOMBIE, "it runs on and keeps the GPU's memory"
 
 
 @pytest.mark.parametrize("peer, work", [("vllm", "dpo"), ("unsloth", "kto"), ("unsloth", "decode")])

@@ -1,6 +1,8 @@
 """Captured passes against eager ones; what can be captured, and in which shapes."""
 
 import contextlib
+import gc
+import weakref
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers import LlamaConfig
 from lab.engine.cuda_graphs import (
     _all_hidden_states,
     bucket_size,
+    capturing,
     eager,
     forward_eager,
     pad_to_bucket,
@@ -24,6 +27,34 @@ def test_bucket_sizes_are_at_most_an_eighth_larger():
         bucket_size(4400, 64) == 4608 and bucket_size(64, 64) == 64 and bucket_size(65, 64) == 128
     )
     assert all(n <= bucket_size(n, 1) <= n * 9 / 8 + 1 for n in range(1, 5000))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_model_that_is_no_longer_used_is_not_freed_during_a_capture(enabled, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: contextlib.nullcontext())
+    freed = []
+    before, thresholds = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(RuntimeError, match="inside"), capturing(None, None):
+            old = Holder()
+            weakref.finalize(old, freed.append, True)
+            old.itself = old
+            del old
+            _more_objects = [[i] for i in range(1000)]
+            assert not freed
+            raise RuntimeError("inside")
+        assert gc.isenabled() is enabled
+    finally:
+        gc.set_threshold(*thresholds)
+        (gc.enable if before else gc.disable)()
+    gc.collect()
+    assert freed == [True]
+
+
+class Holder:
+    """An object that can hold itself, so that only the garbage collector frees it."""
 
 
 @pytest.mark.parametrize("idle", [0, 7])

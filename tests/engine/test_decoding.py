@@ -2,6 +2,8 @@
 whatever the architecture, the lengths, and the other rows in the batch.
 """
 
+from collections import Counter
+
 import pytest
 import torch
 from support.fast_path_models import SHAPES, SMALL, policy
@@ -10,6 +12,7 @@ from transformers import GPTNeoXConfig, LlamaConfig
 import lab.engine.decode
 import lab.engine.generate
 import lab.engine.sampler
+from lab.engine.allocator import Allocator
 from lab.engine.decode import single_token_attention
 from lab.engine.decode_cpu import CpuStaticCacheDecoder
 from lab.engine.decode_policy import DECODE_POLICIES, DecodePolicy
@@ -17,6 +20,7 @@ from lab.engine.generate import has_static_rope
 from lab.engine.llama import decoder_of
 from lab.engine.sampler import sample
 from lab.errors import LabError
+from lab.models.activation_checkpointing import enable_activation_checkpointing
 from lab.models.adapters import adapter_disabled
 from lab.models.fused_weights import fuse_projection_weights
 from lab.recipes.pretrain_base import build_tokenizer
@@ -88,6 +92,35 @@ def test_the_fast_path_draws_the_tokens_of_the_reference_implementation(
     assert torch.equal(ours.truncated, theirs.truncated) and len(set(map(tuple, tokens(ours)))) >= (
         2 if temperature == 0 else 12
     )
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "llama, with biases everywhere"])
+def test_with_gradient_checkpointing_no_matrix_is_copied_and_the_tokens_are_the_same(
+    shape, decoder_kind, monkeypatch
+):
+    model = policy(SHAPES.get(shape) or LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True))
+    enable_activation_checkpointing(model)
+    kept = ByKind()
+    assert tokens(draw(model, allocator=kept)) == tokens(draw_reference(monkeypatch, model))
+    with adapter_disabled(model):
+        reference = draw(model)
+        assert tokens(reference) == tokens(draw_reference(monkeypatch, model))
+    assert tokens(reference) != tokens(draw(model))
+    if decoder_kind == "any":
+        lora = sum(weight.numel() for name, weight in model.named_parameters() if "lora_A" in name)
+        assert 0 < kept.numbers["weights"] < 4 * lora
+
+
+class ByKind(Allocator):
+    """Counts the numbers that sampling allocates of each kind."""
+
+    def __init__(self):
+        self.numbers = Counter()
+
+    def allocate(self, kind, *shape, like):
+        allocated = super().allocate(kind, *shape, like=like)
+        self.numbers[kind] += allocated.numel()
+        return allocated
 
 
 def test_steps_in_the_shapes_of_a_gpu_draw_the_same(in_shapes, decoder_kind, monkeypatch):
@@ -341,8 +374,9 @@ def test_attention_of_one_token_is_the_fused_kernels():
     )
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
+def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(checkpointing, monkeypatch):
     from contextlib import nullcontext
 
     monkeypatch.setattr(
@@ -350,6 +384,8 @@ def test_graphs_on_a_gpu_draw_what_the_plain_path_draws(monkeypatch):
     )  # float32, so that the tokens are exactly the same
     device, model = torch.device("cuda"), policy(SHAPES["llama"]).cuda()
     fuse_projection_weights(model)
+    if checkpointing:
+        enable_activation_checkpointing(model)
     for step in range(3):
         for name, weight in model.named_parameters():
             if "lora_B" in name:

@@ -1,4 +1,4 @@
-"""Claims of three papers about GRPO that other people dispute."""
+"""Claims of papers that other people dispute or that the lab can check: on GRPO and on reward models."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,8 +9,9 @@ from lab.analysis.claims.records import Records
 from lab.analysis.pass_at_k import curve_sentence, rows_of, word_at
 from lab.analysis.random_rewards import comparison, reward_sentence
 from lab.analysis.recorded_results import is_recorded
+from lab.analysis.reward_ensembles import ensembles_sentence, judged_ensembles
 
-SECTION = "Papers on GRPO"
+SECTION = "Papers"
 LENGTH_RECORDS, RANDOM_RECORDS = (
     tuple(name for name in (task, f"{task}_smollm2") if is_recorded(name))
     for task in ("answer_length", "random_rewards")
@@ -74,6 +75,16 @@ def wrong_answers_grow(records: Records) -> Measurement:
     )
 
 
+def ensembles_keep_gold(records: Records) -> Measurement:
+    """Compare gold accuracy at the end with ensembles of reward models with that of one reward model. The
+    claim holds where some are better and none is worse, and fails where some are worse and none is better.
+    """
+    table = records["overoptimisation"]
+    words = {judgement.word for judgement in judged_ensembles(table).values()}
+    verdicts = [decide(word, holds="better", fails="worse") for word in sorted(words)]
+    return Measurement(together(verdicts), ensembles_sentence(table))
+
+
 def random_rewards_teach(records: Records) -> Measurement:
     """Compare gold accuracy under random rewards with the clip with that before training and with that
     without the clip.
@@ -133,6 +144,14 @@ _CLAIMS = (
         random_rewards_teach,
         RANDOM_RECORDS,
         ("grpo",),
+    ),
+    Claim(
+        "ensembles-keep-gold",
+        SECTION,
+        "An ensemble of reward models is harder to exploit (arXiv 2310.02743).",
+        ensembles_keep_gold,
+        ("overoptimisation",),
+        ("ppo", "online_dpo", "grpo"),
     ),
 )
 CLAIMS = tuple(

@@ -11,7 +11,6 @@ from lab.analysis.comparison_words import (
     judge,
     unpaired_difference,
 )
-from lab.analysis.reward_ensembles import ensembles_sentence
 from lab.analysis.setting_changes import compare_falls, falls
 from lab.analysis.statistics import SHARE, Interval
 from lab.config.methods import METHODS
@@ -118,8 +117,7 @@ def reward_model_is_exploited(records: Records) -> Measurement:
         Verdict.HOLDS_HERE if exploited else Verdict.UNDECIDED,
         f"Before training gold accuracy is {base:.2f}. After {table['steps']} updates against a reward"
         f" model of 2,000 pairs it is: {listed}. Surely below the start while the score rises:"
-        f" {', '.join(exploited) or 'none'}. GRPO has no KL term by default that would hold it back."
-        f" {ensembles_sentence(table)}".rstrip(),
+        f" {', '.join(exploited) or 'none'}. GRPO has no KL term by default that would hold it back.",
     )
 
 
