@@ -123,10 +123,7 @@ def whole_layers(model: torch.nn.Module) -> Iterator[None]:
 def _fit_whole(layers: Sequence[torch.nn.Module]) -> bool:
     """Return whether the memory of this rank's device has room for these layers as a whole."""
     shards = [
-        weight
-        for layer in layers
-        for weight in layer.parameters()
-        if isinstance(weight, DTensor)
+        weight for layer in layers for weight in layer.parameters() if isinstance(weight, DTensor)
     ]
     device = shards[0].to_local().device
     free = (
