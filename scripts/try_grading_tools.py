@@ -5,10 +5,14 @@ tools/bin/python scripts/try_grading_tools.py grades
 
 The environment needs only these two packages. nbgrader.csv goes row by row into a gradebook of nbgrader,
 and what `nbgrader export` writes of it has to say the same. otter grades a notebook made here, and each
-results.json has to have the fields of otter's, of the same types. The script ends with an error otherwise.
+results.json has to have the fields of otter's, of the same types, and no values but those that Gradescope's
+documentation lists. Where torch and the lab or its wheel of the checks are installed too, nbgrader makes an
+assignment with `check(my_dpo_loss, strict=True)` and grades a right and a wrong answer. The script ends with
+an error otherwise.
 """
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
@@ -27,6 +31,19 @@ test = {"name": "q1", "points": 1, "suites": [{"cases": [
     {"code": ">>> answer\\n42", "hidden": False, "locked": False}],
     "scored": True, "setup": "", "teardown": "", "type": "doctest"}]}
 """
+FORMATS = {"text", "html", "simple_format", "md", "ansi"}
+VISIBILITIES = {"hidden", "after_due_date", "after_published", "visible"}
+"""The values that Gradescope's documentation of results.json lists."""
+SOLUTION = "### BEGIN SOLUTION\n    {}\n    ### END SOLUTION"
+ANSWER = """import torch
+
+
+def my_dpo_loss(cw, cl, rw, rl, beta):
+    {}
+"""
+RIGHT = "return -torch.nn.functional.logsigmoid(beta * ((cw - rw) - (cl - rl)))"
+WRONG = "return -torch.nn.functional.logsigmoid(beta * ((cw + rw) - (cl - rl)))"
+STRICT = "from lab.course.check import check\n\ncheck(my_dpo_loss, strict=True)"
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
@@ -68,6 +85,52 @@ def try_nbgrader(table: Path, folder: Path) -> str:
     return f"nbgrader {version('nbgrader')}: {len(rows)} rows went in and came out the same"
 
 
+def assignment(body: str) -> nbformat.NotebookNode:
+    """Return a notebook of nbgrader with one answer and the strict check as its test of one point."""
+    answer, test = nbformat.v4.new_code_cell(ANSWER.format(body)), nbformat.v4.new_code_cell(STRICT)
+    common = {"schema_version": 3, "task": False}
+    answer.metadata["nbgrader"] = common | {
+        "grade_id": "answer", "grade": False, "solution": True, "locked": False,
+    }  # fmt: skip
+    test.metadata["nbgrader"] = common | {
+        "grade_id": "test", "grade": True, "solution": False, "locked": True, "points": 1,
+    }  # fmt: skip
+    notebook = nbformat.v4.new_notebook(cells=[answer, test])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    return notebook
+
+
+def try_strict_check(folder: Path) -> str:
+    """Let nbgrader make an assignment, and grade a right and a wrong answer by the strict check."""
+    places = {
+        "source/ps1": SOLUTION.format(RIGHT), "submitted/ada/ps1": RIGHT, "submitted/bob/ps1": WRONG
+    }  # fmt: skip
+    for place, body in places.items():
+        (folder / place).mkdir(parents=True)
+        nbformat.write(assignment(body), folder / place / "work.ipynb")
+    environment = os.environ | {"LAB_COURSE": "", "LAB_RUNS": str(folder / "runs")}
+    for words in (
+        ["generate_assignment", "ps1"],
+        ["autograde", "ps1"],
+        ["export", "--to=grades.csv"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "nbgrader", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert not done.returncode, done.stderr[-800:]
+    released = (folder / "release" / "ps1" / "work.ipynb").read_text("utf-8")
+    assert "logsigmoid" not in released and "check(my_dpo_loss, strict=True)" in released
+    scores = {row["student_id"]: row["score"] for row in rows_of(folder / "grades.csv")}
+    assert scores == {"ada": 1.0, "bob": 0.0}, scores
+    return (
+        "nbgrader generate_assignment, autograde, export: the right answer 1 point, the wrong one 0"
+    )
+
+
 def results_of_otter(folder: Path) -> dict[str, object]:
     """Return the results.json that otter writes for a notebook with one right answer."""
     (folder / "tests").mkdir()
@@ -93,6 +156,8 @@ def try_otter(paths: list[Path], folder: Path) -> str:
     scored = next(test for test in theirs["tests"] if "score" in test)
     for path in paths:
         ours = json.loads(path.read_text("utf-8"))
+        assert {test["visibility"] for test in ours["tests"]} <= VISIBILITIES
+        assert ours["output_format"] in FORMATS
         assert set(theirs) - set(ours) <= {"stdout_visibility"}, set(theirs) - set(ours)
         for test in ours["tests"]:
             for name, value in scored.items():
@@ -113,9 +178,11 @@ def main() -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     grades = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as temporary:
-        for tool in ("nbgrader", "otter"):
+        for tool in ("nbgrader", "strict", "otter"):
             Path(temporary, tool).mkdir()
         print(try_nbgrader(grades / "nbgrader.csv", Path(temporary, "nbgrader")))
+        if importlib.util.find_spec("torch") and importlib.util.find_spec("lab"):
+            print(try_strict_check(Path(temporary, "strict")))
         print(try_otter(sorted(grades.glob("gradescope/*/results.json")), Path(temporary, "otter")))
 
 

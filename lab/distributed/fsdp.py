@@ -8,12 +8,15 @@ the model, or the ranks wait for each other for ever.
 """
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
+import psutil
 import torch
 from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -23,6 +26,11 @@ from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.launcher import require_launched
 from lab.errors import LabError
+
+WHOLE_LAYERS_SHARE = 0.5
+"""Most of the free memory that whole layers take while completions are sampled. Keys, values and logits
+need the rest.
+"""
 
 
 def require_shardable(config: RunConfig) -> None:
@@ -89,6 +97,42 @@ def shard_model(model: PeftModel, device: torch.device) -> None:
 def is_sharded(model: torch.nn.Module) -> bool:
     """Return whether other ranks hold shards of the model's weights."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
+
+
+@contextmanager
+def whole_layers(model: torch.nn.Module) -> Iterator[None]:
+    """Within it a layer stays whole after its first pass, so that the steps of decoding gather nothing,
+    if all layers fit into the free memory of every rank; otherwise, and for a model without shards,
+    nothing changes. Every rank has to enter it.
+    """
+    # The first contains the others, and stays whole between passes anyway.
+    layers = [module for module in model.modules() if isinstance(module, FSDPModule)][1:]
+    if not layers or collectives.all_reduce_max_int(not _fit_whole(layers)):
+        yield
+        return
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True, recurse=False)
+            layer.reshard()
+
+
+def _fit_whole(layers: Sequence[torch.nn.Module]) -> bool:
+    """Return whether the memory of this rank's device has room for these layers as a whole."""
+    shards = [
+        weight for layer in layers for weight in layer.parameters() if isinstance(weight, DTensor)
+    ]
+    device = shards[0].to_local().device
+    free = (
+        torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else psutil.virtual_memory().available // collectives.world_size()
+    )
+    needed = sum(weight.numel() * weight.element_size() for weight in shards)
+    return needed <= WHOLE_LAYERS_SHARE * free
 
 
 def bytes_here(model: torch.nn.Module) -> int:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lab.data.packing import Packed, pack
 from lab.distributed.collectives import all_reduce_max_int
-from lab.distributed.fsdp import is_sharded
+from lab.distributed.fsdp import is_sharded, whole_layers
 from lab.engine.allocator import NO_RECORD, Allocator
 from lab.engine.completions import Completions, completions_of, pad_id_of
 from lab.engine.decode_any_model import NextTokenDecoder, base_of
@@ -192,7 +192,7 @@ def _sample_any_model(
     (row, position) still has its own noise.
     """
     group_size, device = options.group_size, noise.device
-    with adapter_merged(model), autocast(device):
+    with whole_layers(model), adapter_merged(model), autocast(device):
         decoder_class = fastest_decoder(model)
         lengths = [len(row) if decoder_class.needs_equal_lengths else 0 for row in prompts]
         completion_ids = torch.full((noise.rows, options.max_tokens), pad_id, device=device)

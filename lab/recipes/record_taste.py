@@ -63,7 +63,7 @@ def record_pool(
     def write(pairs: Sequence[Pair]) -> dict[str, Any]:
         rows = [
             _row(FIRST_TONE_NUMBER + number, "tone", Problem(prompt), two, None)
-            for number, (prompt, two) in enumerate(pairs)
+            for number, prompt, two in pairs
         ]
         counts = {"texts": recorder.texts, "refused": dict(recorder.refused.most_common())}
         return _write_pool(out, pool, rows, facts | counts)

@@ -21,6 +21,7 @@ from lab.engine.sampler import sample
 from lab.engine.truncation import Truncation
 from lab.models.loading import fitting_threads, load_policy
 from lab.models.tokenizer import load_tokenizer
+from lab.recipes.tone_fit import misfit
 from lab.recipes.tone_requests import (
     EXAMPLES,
     PEOPLE,
@@ -42,8 +43,8 @@ MAX_TOKENS, BATCH, MAX_SAME = 24, 8, 3
 
 Asked = tuple[ToneRequest, str]
 """A request and the name of the person."""
-Pair = tuple[str, list[Answer]]
-"""A prompt and its two answers."""
+Pair = tuple[int, str, list[Answer]]
+"""The number of a pair, its prompt and its two answers."""
 
 
 class ToneRecorder:
@@ -60,22 +61,29 @@ class ToneRecorder:
         self, count: int, report: Callable[[Sequence[Pair]], object] = lambda pairs: None
     ) -> list[Pair]:
         """Returns at most `count` prompts with two answers each, in a random order of requests and of
-        the two answers. A sentence behind a plain message comes `MAX_SAME` times at most. A smaller
-        count gives the first pairs of a larger one. `report` gets the pairs so far after each batch.
+        the two answers. A sentence behind a plain message comes `MAX_SAME` times at most. A pair whose
+        longer text does not fit is left out, and its number stays free. A smaller count gives the first
+        pairs of a larger one. `report` gets the pairs so far after each batch.
         """
         state = random.Random(f"taste/tone/{self.seed}")
         problems = list(product(REQUESTS, PEOPLE))
         state.shuffle(problems)
         pairs: list[Pair] = []
-        same = Counter[str]()
+        number, same = 0, Counter[str]()
         with fitting_threads(self._policy):
             for first in range(0, len(problems), BATCH):
                 for (request, name), two in self._pairs_of(problems[first : first + BATCH], first):
                     sentence = two[1].text[len(opening(two[1].source, name, two[0].text)) :]
                     same[sentence] += 1
                     is_odd = any(ODD.search(own.text) for own in two)
-                    if same[sentence] <= MAX_SAME and not is_odd:
-                        pairs.append((request.text.format(name), state.sample(two, 2)))
+                    if same[sentence] > MAX_SAME or is_odd:
+                        continue
+                    prompt, shuffled = request.text.format(name), state.sample(two, 2)
+                    if fault := misfit(prompt, two[1].source, two[1].text, sentence):
+                        self.refused[fault] += 1
+                    else:
+                        pairs.append((number, prompt, shuffled))
+                    number += 1
                 report(pairs[:count])
                 if len(pairs) >= count:
                     break

@@ -26,7 +26,8 @@ def path_table() -> str:
         f"| {own['notebook']} | {' | '.join(str(own[column]) for column in columns)} |"
         for own in record["notebooks"]
     ]
-    source = f"`{record['command']}`, {record['device']}, commit {record['commit']}."
+    source = f"`{record['command']}`, {record['device']}, commit {record['commit']}"
+    source += f", load {record['load_before']} before."
     return "\n".join([*rows, "", source])
 
 

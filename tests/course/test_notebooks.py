@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from lab.course.build_notebooks import (
     MAX_NOTEBOOK_BYTES,
@@ -34,6 +35,7 @@ from lab.course.solutions import (
 )
 from lab.course.widgets import PLOTLY_MIME
 from lab.errors import LabError
+from lab.models.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PATHS = notebooks()
@@ -280,6 +282,26 @@ def test_a_blank_copy_of_notebook_09_only_says_what_to_write_and_the_usual_one_h
             assert defined(stub) == defined(code) and "# " in stub
             ast.parse(stub)
         assert "stub" not in other.read_text("utf-8")
+
+
+def test_the_examples_in_the_blank_cells_of_notebook_09_are_what_its_code_gives():
+    notebook = read_notebook(next(path for path in PATHS if path.name.startswith("09")))
+    stubs = [cell for cell in notebook.cells if "stub" in cell.metadata]
+    cells = {name: cell for cell in stubs for name in defined(cell.source)}
+    tokenizer = load_tokenizer("embedded")
+    names = {"torch": torch, "tokenizer": tokenizer}
+    names |= {"PAD": tokenizer.pad_token_id, "END": tokenizer.eos_token_id}
+    for name in ("pair_rows", "problem"):
+        exec(cells[name].source, names)
+    assert (
+        "of 1+1=, 2 and 36: the ids have 2\n    # rows of 7 tokens"
+        in cells["pair_rows"].metadata.stub
+    )
+    ids, mask = names["pair_rows"]([{"prompt": "1+1=", "chosen": "2", "rejected": "36"}])
+    assert ids.shape == (2, 7)
+    assert [row.nonzero().flatten().tolist() for row in mask] == [[4, 5], [4, 5, 6]]
+    assert "7-9*3= has 7-9=98, 98*3=94" in cells["problem"].metadata.stub
+    assert names["answer"]("7-9*3=") == "94"
 
 
 def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp_path):

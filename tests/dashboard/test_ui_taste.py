@@ -141,8 +141,8 @@ def test_training_starts_after_five_labels_as_five_runs_on_the_same_held_out_lab
     app = opened("taste", set="ada")
     healthy(app.button(key="taste.train").click().run())
     assert not app.error
-    names = [f"taste-{method}-1" for method in ("dpo", "ipo", "kto", "reward_model")]
-    assert sorted(started) == sorted(names)
+    names = [f"taste-{method}-1" for method in ("dpo", "reward_model", "ipo", "kto")]
+    assert started == names  # The reward model starts early, since PPO waits for it.
     configs = {name: RunFolder(root / name).config for name in (*names, "taste-ppo-1")}
     assert len({config.eval_pairs for config in configs.values()}) == 1
     assert configs["taste-ppo-1"].reward_from == str(root / "taste-reward_model-1")

@@ -19,10 +19,13 @@ from peft import PeftModel
 from lab.cli.main import main
 from lab.config.json_format import from_dict
 from lab.config.methods import make_config
-from lab.distributed import collectives
+from lab.data.encoding import prompt_ids
+from lab.distributed import collectives, fsdp
 from lab.distributed.fsdp import bytes_here
+from lab.engine.sampler import sample
 from lab.errors import LabError
 from lab.models.loading import load_base, load_policy
+from lab.models.tokenizer import load_tokenizer
 from lab.runs.control import Control
 from lab.runs.folder import RunFolder
 from lab.runs.records import StepRecord
@@ -70,7 +73,7 @@ sys.path[:0] = ["tests", "tests/distributed"]
 from lab.config.methods import make_config
 from lab.models.loading import load_policy
 from lab.distributed.fsdp import bytes_here
-from test_parallel import LONG, RUNS, steered
+from test_parallel import LONG, RUNS, gathers_of_sampling, steered
 with collectives.process_group():
     for name in RUNS:
         rows, held = steered(name)
@@ -80,6 +83,8 @@ with collectives.process_group():
                 json.dump(rows, file)
     with open(f"{sys.argv[1]}/bytes{collectives.rank()}", "w") as file:
         file.write(str(bytes_here(load_policy(make_config("dpo", {"shard": True}), torch.device("cpu")))))
+    with open(f"{sys.argv[1]}/gathers{collectives.rank()}", "w") as file:
+        json.dump(gathers_of_sampling(), file)
 os.environ["MASTER_PORT"] = sys.argv[2]  # Whoever comes first would meet the other at the old place.
 main([*LONG, "--out", f"{sys.argv[1]}/run"])
 """
@@ -100,6 +105,33 @@ def steered(name):
             if record.step == 2:
                 held = copy.deepcopy(make_checkpoint(run))
     return rows, held
+
+
+def gathers_of_sampling():
+    """How often weights are gathered while completions of 2 and of 12 tokens are sampled from a sharded
+    model, where they fit as a whole and where they do not; and whether the completions and the bytes
+    held after it are the same.
+    """
+    model = load_policy(make_config("dpo", {"shard": True}), torch.device("cpu"))
+    tokenizer, before, found = load_tokenizer("embedded"), bytes_here(model), {}
+    for share in (fsdp.WHOLE_LAYERS_SHARE, 0.0):
+        fsdp.WHOLE_LAYERS_SHARE = share
+        for length in (2, 12):
+            with torch.profiler.profile() as profiled:
+                completions = sample(
+                    model,
+                    tokenizer,
+                    prompt_ids(tokenizer, ["7+5*3=", "9-4="]),
+                    2,
+                    max_tokens=length,
+                    temperature=1.0,
+                    seed=0,
+                    step=0,
+                    device=torch.device("cpu"),
+                )
+            gathers = sum("allgather" in event.name for event in profiled.events())
+            found[f"{share} {length}"] = [gathers, completions.ids.tolist(), bytes_here(model)]
+    return {"before": before, "found": list(found.values())}
 
 
 def free_port():
@@ -240,6 +272,14 @@ def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
     for rank in range(2):
         here = int((two.folder / f"bytes{rank}").read_text())
         assert here - adapter == pytest.approx((whole - adapter) / 2, rel=0.01)
+
+
+def test_a_step_of_decoding_gathers_no_weights_where_they_fit_as_a_whole(two):
+    for rank in range(2):
+        told = json.loads((two.folder / f"gathers{rank}").read_text())
+        (short, _, _), (long, ids, here), (apart, _, _), (longer, same, _) = told["found"]
+        assert short == long > 0 and longer > apart + 9 * short // 2
+        assert ids == same and here == told["before"]
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ from collections import Counter
 import pytest
 
 from lab.recipes.record_tone import conversation
+from lab.recipes.tone_fit import SCENES, matter_of, misfit
 from lab.recipes.tone_requests import EXAMPLES, PEOPLE, REQUESTS, STYLES, ToneRequest, kind_of
 from lab.recipes.tone_styles import first_sentence, next_fault, opening, plain_fault
+from lab.taste.pools import load_pool, pool_record
 
 THANK = ToneRequest("Thank {} for the help.", ("thank|grateful", "help"), "you're welcome")
 PLAIN = "Anna, thank you for the help."
 RICH = "The heavy boxes stand in the dry cellar now."
+PHOTOS, RAIN = "Ask Leo to send the photos.", "Remind Leo of the umbrella."
+THANKS = "Thank Leo for the dinner."
+MATTER, AGAINST = "another matter", "contradiction"
 WARM = "You are a lovely and wonderful friend."
 
 
@@ -82,6 +87,42 @@ def test_a_first_sentence_is_whole_or_empty():
     assert first_sentence(" I like it.\n So do I.") == "I like it."
     assert first_sentence("It costs 1.5 euros! And") == "It costs 1.5 euros!"
     assert first_sentence("I like") == ""
+
+
+@pytest.mark.parametrize(
+    "asked, style, plain, sentence, fault",
+    [
+        (PHOTOS, "rich", "Leo, send the photos.", "The lights are on, the sea is blue.", MATTER),
+        (PHOTOS, "rich", "Leo, send the photos.", "The frame is on the wall, and it is blue.", ""),
+        (RAIN, "rich", "Leo, remember the umbrella.", "The wind is cold, and the sky is dark.", ""),
+        (RAIN, "rich", "Leo, remember the umbrella.", "The wind is cold, the sun is up.", AGAINST),
+        (THANKS, "warm", "Leo, thank you for the dinner.", "I'm so glad you enjoyed it.", AGAINST),
+        (THANKS, "warm", "Leo, thank you for the dinner.", "You are the best.", ""),
+        (
+            THANKS,
+            "warm",
+            "Leo, thank you for the dinner.",
+            "The whole city smiles at you.",
+            "nonsense",
+        ),
+    ],
+)
+def test_a_sentence_has_to_fit_the_message_before_it(asked, style, plain, sentence, fault):
+    assert misfit(asked, style, f"{plain} {sentence}", sentence) == fault
+
+
+def test_every_request_has_a_scene_of_its_own():
+    assert sorted(matter_of(own.text) for own in REQUESTS) == sorted(SCENES)
+
+
+def test_every_shipped_pair_fits_and_has_a_number_of_its_own():
+    pairs = load_pool("tone")
+    assert len(pairs) == pool_record("tone")["pairs"]
+    for pair in pairs.values():
+        plain, long = sorted(pair.answers, key=len)
+        style = pair.sources[pair.answers.index(long)]
+        sentence = long[len(plain) :] if style == "rich" else long.partition("!")[2]
+        assert misfit(pair.prompt, style, long, sentence) == "", pair
 
 
 def test_every_request_has_two_examples_of_its_kind_with_other_people():
