@@ -255,6 +255,7 @@ BLOCKS = {
     "bench-gpu-h100": lambda: speed_table(H100_RECORDS),
     "bench-gpu-failed": failed_settings,
     "bench-cpu": lambda: speed_table(["bench-cpu"]),
+    "bench-laptop": lambda: speed_table(["bench-laptop"]),
     "bench-padding": padding,
     "bench-peers": peers,
     "bench-scaling": scaling,
