@@ -20,9 +20,7 @@ window.labPlotly ??= new Promise((resolve, reject) => {
 
 
 def import_later(module: str) -> Callable[[], None]:
-    """Returns a function that imports a page's module and shows the page. The import waits for the
-    first visit, or for the background import of `lab.dashboard.pages.preload`.
-    """
+    """Returns a function that imports a page's module, if the server has not, and shows the page."""
     return lambda: import_module(f"lab.dashboard.pages.{module}").page()
 
 
@@ -70,7 +68,9 @@ else:  # The server imports this file once.
     from starlette.middleware import Middleware
 
     from lab.dashboard.pages.page_shell import PageShell
+    from lab.dashboard.pages.preload import import_pages
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
+    import_pages()
     app = st.App(Path(__file__), middleware=[Middleware(Guard), Middleware(PageShell)])

@@ -44,7 +44,7 @@ TABS = {  # of pages that have sliders on more than their first one
     "grpo": ("from=the base&more=Clipping", "more=Learning to think"),
     "evidence": ("show=LoRA rank",),
 }
-SLIDERS = ":is(.lab-slider, .lab-replay, .lab-knob) input[type=range]"
+SLIDERS = ":is(.lab-slider, .lab-replay, .lab-knob, .lab-pair) input[type=range]"
 FIGURES = (
     ".lab-figure .main-svg .trace, .lab-plot .main-svg .trace, .lab-play path.lab-run,"
     " [data-testid=stImage] img, .lab-token, .lab-card, .lab-diagram-picture > *"

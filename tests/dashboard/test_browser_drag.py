@@ -37,7 +37,8 @@ PICTURE = """(plot) => {  // numbers in pixels, by what they belong to
     found[`texts ${t}`] = each(trace, '.textpoint text', ({ x, y }) => [x, y].map((at) => at.baseVal[0].value));
     found[`words ${t}`] = each(trace, '.textpoint text', (text) => text.textContent);
   });
-  found.ticks = each(plot, '.ytick text', (text) => [text.textContent, text.getBoundingClientRect().y - plot.getBoundingClientRect().y]);
+  const { y: top } = plot.getBoundingClientRect();
+  found.ticks = each(plot, '.ytick text', (text) => [text.textContent, text.getBoundingClientRect().y - top]);
   found.legend = each(plot, '.legendtext', (text) => text.textContent);
   found.notes = each(plot, '.annotation-text', (text) => text.textContent);
   found.shapes = each(plot, '.shapelayer path', (shape) => numbers(shape.getAttribute('d')));
