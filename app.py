@@ -18,6 +18,14 @@ window.labPlotly ??= new Promise((resolve, reject) => {
 });
 </script>"""
 
+# On a narrow window the open menu covers the page, so it closes when a page was picked in it.
+MENU_SCRIPT = """<script>
+window.labMenu ??= document.addEventListener("click", ({ target }) => {
+  if (!target.closest("[data-testid=stSidebarNavLink]") || !matchMedia("(max-width: 768px)").matches) return;
+  setTimeout(() => document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click());
+}) ?? true;
+</script>"""
+
 
 def import_later(module: str) -> Callable[[], None]:
     """Returns a function that imports a page's module, if the server has not, and shows the page."""
@@ -52,8 +60,9 @@ def show() -> None:
     }
     page = st.navigation(menus, position="top")
     neighbour_links(pages, pages.index(page))
-    if page.url_path not in ("", "talk"):  # these pages have no plotly figure
-        st.html(PLOTLY_SCRIPT % plotly_url(), unsafe_allow_javascript=True)
+    has_plotly = page.url_path not in ("", "talk")
+    scripts = MENU_SCRIPT + (PLOTLY_SCRIPT % plotly_url() if has_plotly else "")
+    st.html(scripts, unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
     forget_question()

@@ -118,7 +118,7 @@ def beta_section() -> None:
         arguments=("dpo", runs),
         narrow=NARROW_LAYOUT,
     )["after"]
-    folded_table(lambda: beta_table(step), "beta-table")
+    folded_table(lambda: beta_table(int(step)), "beta-table")
     user_runs_note = (
         f" Stars: your own DPO runs ({', '.join(run.name for run in runs)}). Their values for chosen"
         " and rejected come from one training batch."
