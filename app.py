@@ -9,22 +9,6 @@ import streamlit as st
 import lab.dashboard
 
 STYLE = Path(lab.dashboard.__file__).with_name("style.css")
-# The browser reads plotly.js while Python still runs the page. js_component.js waits for the same promise.
-PLOTLY_SCRIPT = """<script>
-window.labPlotly ??= new Promise((resolve, reject) => {
-  const script = Object.assign(document.createElement("script"), { src: "%s", onload: () => resolve(window.Plotly) });
-  script.onerror = () => { window.labPlotly = undefined; reject(new Error("plotly.js could not be loaded")); };
-  document.head.append(script);
-});
-</script>"""
-
-# On a narrow window the open menu covers the page, so it closes when a page was picked in it.
-MENU_SCRIPT = """<script>
-window.labMenu ??= document.addEventListener("click", ({ target }) => {
-  if (!target.closest("[data-testid=stSidebarNavLink]") || !matchMedia("(max-width: 768px)").matches) return;
-  setTimeout(() => document.querySelector("[data-testid=stSidebarCollapseButton] button")?.click());
-}) ?? true;
-</script>"""
 
 
 def import_later(module: str) -> Callable[[], None]:
@@ -34,7 +18,7 @@ def import_later(module: str) -> Callable[[], None]:
 
 def show() -> None:
     """Show the page of the address: one run of this script in one session."""
-    from lab.dashboard.components.js_component import plotly_url
+    from lab.dashboard.components.js_component import page_scripts
     from lab.dashboard.components.layout import neighbour_links
     from lab.dashboard.components.present import forget_question, present_page
     from lab.dashboard.pages.preload import start_preload
@@ -61,8 +45,7 @@ def show() -> None:
     page = st.navigation(menus, position="top")
     neighbour_links(pages, pages.index(page))
     has_plotly = page.url_path not in ("", "talk")
-    scripts = MENU_SCRIPT + (PLOTLY_SCRIPT % plotly_url() if has_plotly else "")
-    st.html(scripts, unsafe_allow_javascript=True)
+    st.html(page_scripts(has_plotly), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
     forget_question()
