@@ -13,7 +13,10 @@ ANALYSIS_MODULES = (  # pages import these inside of functions, because these im
     "lab.analysis.group_statistics",
     "lab.analysis.derivation",
 )
-PRELOAD_DELAY_SECONDS = 1.5  # the first page is drawn in this time
+DELAY_AFTER_PAGE, DELAY_AFTER_START = 1.5, 5.0
+"""Seconds before the background imports begin, after the first page and after the start of the server:
+the first page is drawn in this time, whether a browser asks for it at once or not.
+"""
 
 
 def import_pages() -> None:
@@ -24,10 +27,15 @@ def import_pages() -> None:
 
 @st.cache_resource(show_spinner=False)
 def start_preload() -> threading.Thread:
-    """Start to import `ANALYSIS_MODULES` in a background thread, once per server, and return the thread
-    at once.
+    """Start to import `ANALYSIS_MODULES` after the first page, once per server; see `preload_later`."""
+    return preload_later(DELAY_AFTER_PAGE)
+
+
+def preload_later(delay: float) -> threading.Thread:
+    """Import `ANALYSIS_MODULES` in `delay` seconds in a background thread, and return the thread at once.
+    Modules that another thread imports already are waited for, not imported twice.
     """
-    thread = threading.Timer(PRELOAD_DELAY_SECONDS, _import_all, [ANALYSIS_MODULES])
+    thread = threading.Timer(delay, _import_all, [ANALYSIS_MODULES])
     thread.daemon = True
     thread.start()
     return thread
