@@ -9,26 +9,16 @@ import streamlit as st
 import lab.dashboard
 
 STYLE = Path(lab.dashboard.__file__).with_name("style.css")
-# The browser reads plotly.js while Python still runs the page. js_component.js waits for the same promise.
-PLOTLY_SCRIPT = """<script>
-window.labPlotly ??= new Promise((resolve, reject) => {
-  const script = Object.assign(document.createElement("script"), { src: "%s", onload: () => resolve(window.Plotly) });
-  script.onerror = () => { window.labPlotly = undefined; reject(new Error("plotly.js could not be loaded")); };
-  document.head.append(script);
-});
-</script>"""
 
 
 def import_later(module: str) -> Callable[[], None]:
-    """Returns a function that imports a page's module and shows the page. The import waits for the
-    first visit, or for the background import of `lab.dashboard.pages.preload`.
-    """
+    """Returns a function that imports a page's module, if the server has not, and shows the page."""
     return lambda: import_module(f"lab.dashboard.pages.{module}").page()
 
 
 def show() -> None:
     """Show the page of the address: one run of this script in one session."""
-    from lab.dashboard.components.js_component import plotly_url
+    from lab.dashboard.components.js_component import page_scripts
     from lab.dashboard.components.layout import neighbour_links
     from lab.dashboard.components.present import forget_question, present_page
     from lab.dashboard.pages.preload import start_preload
@@ -54,8 +44,8 @@ def show() -> None:
     }
     page = st.navigation(menus, position="top")
     neighbour_links(pages, pages.index(page))
-    if page.url_path not in ("", "talk"):  # these pages have no plotly figure
-        st.html(PLOTLY_SCRIPT % plotly_url(), unsafe_allow_javascript=True)
+    has_plotly = page.url_path not in ("", "talk")
+    st.html(page_scripts(has_plotly), unsafe_allow_javascript=True)
     if notice := actions.access_notice():
         st.caption(notice)
     forget_question()
@@ -70,7 +60,10 @@ else:  # The server imports this file once.
     from starlette.middleware import Middleware
 
     from lab.dashboard.pages.page_shell import PageShell
+    from lab.dashboard.pages.preload import DELAY_AFTER_START, import_pages, preload_later
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
+    import_pages()
+    preload_later(DELAY_AFTER_START)
     app = st.App(Path(__file__), middleware=[Middleware(Guard), Middleware(PageShell)])

@@ -5,13 +5,14 @@
     python tests/measure_pages.py drag --site build/site  # the live figures of the built site
     python tests/measure_pages.py first                 # time until the first figure stands there
 
-`drag` presses the mouse on a slider, moves it in steps of one value, and waits two frames after
-each move. Printed are the milliseconds of CPU that the page's main thread takes a move, and of it
-the milliseconds in scripts. `first` starts a server, opens a page in a new browser (cold), and
-opens it again in a new tab of the same browser (warm), each time when server and browser are at
-rest. Printed are the seconds until the first figure has been painted, and the CPU seconds of server
-and browser in this time. The machine's load stands beside both, because it slows all of them but
-the CPU time. The last line says which are above the goal.
+`drag` presses the mouse on a slider, moves it in steps of one value, waits two frames after each
+move, and at last puts the slider back. Printed are the milliseconds of CPU that the page's main
+thread takes a move: the median, the 95th percentile, and the median in scripts. `first` starts a
+server, opens a page in a new browser (cold), and opens it again in a new tab of the same browser
+(warm), each time when server and browser are at rest. Printed are the seconds until the first
+figure has been painted, and the CPU seconds of server and browser in this time. The machine's load
+stands beside both, because it slows all of them but the CPU time. The last line says which are
+above the goal.
 """
 
 import argparse
@@ -22,11 +23,13 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from support.browser import CHROMIUM, FLAGS, SECONDS, VIEWPORT, Server
 
 from lab.dashboard.pages.registry import PAGES
@@ -37,18 +40,23 @@ FIRST_GOAL_SECONDS = 1.5
 REST = 0.05  # CPU seconds a second of a server and a browser at rest
 WARM_UP_MOVES = 3  # before the measured ones: the browser compiles the script
 URLS = tuple("" if entry.default else entry.url for entry in PAGES)
-SLIDERS = ".lab-slider input[type=range], .lab-replay input[type=range]"
-FIGURES = ".main-svg, .lab-play svg, .lab-token, .lab-card, [data-testid=stImage] img"
+TABS = {  # of pages that have sliders on more than their first one
+    "grpo": ("from=the base&more=Clipping", "more=Learning to think"),
+    "evidence": ("show=LoRA rank",),
+}
+SLIDERS = ":is(.lab-slider, .lab-replay, .lab-knob, .lab-pair) input[type=range]"
+FIGURES = (
+    ".lab-figure .main-svg .trace, .lab-plot .main-svg .trace, .lab-play path.lab-run,"
+    " [data-testid=stImage] img, .lab-token, .lab-card, .lab-diagram-picture > *"
+)
 FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 QUIET = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState !== 'running'
   && [...document.querySelectorAll('.lab-figure, .lab-plot')].every((figure) => figure.querySelector('.main-svg'))"""
-FIRST_FIGURE = """
-const figure = '.lab-figure .main-svg .trace, .lab-plot .main-svg .trace, .lab-play path.lab-run,'
-  + ' [data-testid=stImage] img, .lab-token, .lab-diagram-picture > *';
-const look = () => {
-  if (document.querySelector(figure)) requestAnimationFrame(() => { window.firstFigure = performance.now(); });
+FIRST_FIGURE = f"""
+const look = () => {{
+  if (document.querySelector("{FIGURES}")) requestAnimationFrame(() => {{ window.firstFigure = performance.now(); }});
   else requestAnimationFrame(look);
-};
+}};
 look();
 """
 
@@ -64,68 +72,87 @@ def main_thread_ms(session: Any) -> tuple[float, float]:
     return 1000 * metrics["TaskDuration"], 1000 * metrics["ScriptDuration"]
 
 
-def drag(page: Page, session: Any, at: int) -> tuple[float, float, float]:
-    """CPU milliseconds a move of slider number `at`: of all tasks, of scripts, and of all tasks when
-    the same moves are made without pressing the button, which is what moves and frames cost alone.
+@dataclass(frozen=True)
+class Drag:
+    """CPU milliseconds of each move of a slider: of all tasks, of scripts, and of all tasks when the
+    same moves are made without pressing the button, which is what moves and frames cost alone.
     """
-    slider = page.locator(SLIDERS).nth(at)
+
+    tasks: list[float]
+    scripts: list[float]
+    hover: list[float]
+
+
+def drag(page: Page, session: Any, slider: Locator) -> Drag:
+    """Drag the slider, one value a move, and put it back where it stood."""
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box
-    last = int(slider.get_attribute("max") or 1)
+    last, stood = int(slider.get_attribute("max") or 1), int(slider.input_value())
     y = box["y"] + box["height"] / 2
-    places = [  # one value a move, there and back
-        box["x"] + 9 + (box["width"] - 18) * (abs(i % (2 * last) - last) / last)
-        for i in range(MOVES + WARM_UP_MOVES + 1)
-    ]
-    hover = main_thread_ms(session)[0]
-    for place in places[WARM_UP_MOVES + 1 :]:
-        page.mouse.move(place, y)
-        page.evaluate(FRAMES)
-    hover = main_thread_ms(session)[0] - hover
+    all_places = [box["x"] + 9 + (box["width"] - 18) * at / last for at in range(last + 1)]
+    there_and_back = [abs(i % (2 * last) - last) for i in range(MOVES + WARM_UP_MOVES + 1)]
+    places = [all_places[at] for at in there_and_back]
+
+    def moved(to: Sequence[float]) -> tuple[list[float], list[float]]:
+        tasks, scripts = [], []
+        for place in to:
+            before = main_thread_ms(session)
+            page.mouse.move(place, y)
+            page.evaluate(FRAMES)
+            after = main_thread_ms(session)
+            tasks.append(after[0] - before[0])
+            scripts.append(after[1] - before[1])
+        return tasks, scripts
+
+    hover = moved(places[WARM_UP_MOVES + 1 :])[0]
     page.mouse.move(places[0], y)
     page.mouse.down()
-    for place in places[1 : WARM_UP_MOVES + 1]:
-        page.mouse.move(place, y)
-        page.evaluate(FRAMES)
-    before = main_thread_ms(session)
-    for place in places[WARM_UP_MOVES + 1 :]:
-        page.mouse.move(place, y)
-        page.evaluate(FRAMES)
-    after = main_thread_ms(session)
+    moved(places[1 : WARM_UP_MOVES + 1])
+    found = Drag(*moved(places[WARM_UP_MOVES + 1 :]), hover)
+    page.mouse.move(all_places[stood], y)
     page.mouse.up()
     page.wait_for_timeout(1000)  # the server answers
     page.wait_for_function(QUIET, timeout=SECONDS)
-    return (after[0] - before[0]) / MOVES, (after[1] - before[1]) / MOVES, hover / MOVES
+    return found
+
+
+def shown_sliders(page: Page) -> Iterator[Locator]:
+    """Each slider of the page once, while it is in view: the story shows one at some of its steps."""
+    seen = set()
+    for part in page.locator(".lab-step").all() or [page.locator("body")]:
+        part.scroll_into_view_if_needed()
+        if page.locator(".lab-step").count():
+            part.evaluate("(node) => node.scrollIntoView({ block: 'center' })")
+            page.wait_for_timeout(800)  # the slider glides to the step's value
+        for slider in page.locator(SLIDERS).all():
+            name = slider.get_attribute("id")
+            if name not in seen and slider.is_visible() and slider.is_enabled():
+                seen.add(name)
+                yield page.locator(f'[id="{name}"]')
 
 
 def drag_page(browser: Browser, url: str, name: str) -> dict[str, float]:
-    """Print the CPU of each slider of a page; returns the milliseconds of each."""
+    """Print the CPU of each slider of a page; returns the median milliseconds of each."""
     page = browser.new_page(viewport=VIEWPORT)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(url)
     page.locator(FIGURES).first.wait_for(timeout=SECONDS, state="attached")
-    if (skip := page.get_by_role("radio", name="Skip")).count():  # it uncovers the figure
-        skip.first.click()
-        if page.locator(SLIDERS).count():
-            page.locator(SLIDERS).first.wait_for(timeout=SECONDS)
     for figure in page.locator(".lab-live[data-figure]").all():  # the site fetches what is near
         figure.scroll_into_view_if_needed()
         figure.locator(".main-svg").first.wait_for(timeout=SECONDS)
     page.wait_for_timeout(1500)
     page.wait_for_function(QUIET, timeout=SECONDS)
     found = {}
-    for at in range(page.locator(SLIDERS).count()):
-        slider = page.locator(SLIDERS).nth(at)
-        if not slider.is_visible():
-            continue
-        task, script, hover = drag(page, session, at)
-        label = slider.get_attribute("id")
-        found[f"{name} {label}"] = task
+    for slider in shown_sliders(page):
+        moves, label = drag(page, session, slider), slider.get_attribute("id")
+        found[f"{name} {label}"] = median = statistics.median(moves.tasks)
+        late = statistics.quantiles(moves.tasks, n=20)[-1]
         print(
-            f"{name:12} {label:28} {task:6.1f} ms a move, {script:6.1f} in scripts;"
-            f" {hover:.1f} ms without pressing; {load()}",
+            f"{name:12} {label:28} median {median:5.1f} ms, 95 % {late:5.1f} ms,"
+            f" {statistics.median(moves.scripts):5.1f} in scripts;"
+            f" {statistics.median(moves.hover):.1f} ms without pressing; {load()}",
             flush=True,
         )
     page.close()
@@ -234,7 +261,9 @@ def main() -> None:
             base = asked.url or (site_address(asked.site) if asked.site else server.url)
             try:
                 for url in asked.pages:
-                    found |= drag_page(browser, f"{base}/{url}", url or "play")
+                    for tab in TABS.get(url, ("",)):
+                        query = f"?guess=Skip&{tab}" if url else ""  # no figure is covered
+                        found |= drag_page(browser, f"{base}/{url}{query}", url or "play")
             finally:
                 if server:
                     server.kill()

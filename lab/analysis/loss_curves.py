@@ -1,15 +1,37 @@
-"""The preference losses of `lab.algorithms.losses` as curves, with slopes from autograd."""
+"""The preference losses as curves, with their slopes in closed form.
 
-from collections.abc import Sequence
+They are the losses of `lab.algorithms.losses`; the tests compare them with those and with autograd. NumPy
+computes them, so that a page can draw its first figure before torch is imported, which takes a second.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from lab.algorithms.losses import dpo_loss, ipo_loss, kto_loss
-from lab.distributed.cpu_threads import one_thread
 from lab.errors import unknown
 
-PAIRWISE_LOSSES = {"dpo": dpo_loss, "ipo": ipo_loss}
+LossAndSlope = tuple[np.ndarray, np.ndarray]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0.0, -x))  # exact where it is tiny
+
+
+def _dpo(h: np.ndarray, beta: float | np.ndarray) -> LossAndSlope:
+    return np.logaddexp(0.0, -beta * h), -beta * _sigmoid(-beta * h)
+
+
+def _ipo(h: np.ndarray, beta: float | np.ndarray) -> LossAndSlope:
+    distance = h - 1 / (2 * beta)
+    return distance**2, 2 * distance
+
+
+PAIRWISE_LOSSES: dict[str, Callable[[np.ndarray, float | np.ndarray], LossAndSlope]] = {
+    "dpo": _dpo,
+    "ipo": _ipo,
+}
+"""By method, the loss and its slope at margins h in nats, each of the shape of h."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +45,10 @@ class LossCurve:
     push: list[float]
 
 
-def _loss_curve(x: torch.Tensor, losses: torch.Tensor) -> LossCurve:
-    (slope,) = torch.autograd.grad(losses.sum(), x)
-    return LossCurve(x.tolist(), losses.tolist(), (0.0 - slope).tolist())
+def _loss_curve(x: np.ndarray, loss: np.ndarray, slope: np.ndarray) -> LossCurve:
+    return LossCurve(x.tolist(), loss.tolist(), (0.0 - slope).tolist())
 
 
-@one_thread()
 def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossCurve:
     """Return `lab.algorithms.losses.dpo_loss` or `ipo_loss` as a function of the margin h, in nats.
 
@@ -37,9 +57,8 @@ def along_margin(method: str, margins: Sequence[float], *, beta: float) -> LossC
     """
     if method not in PAIRWISE_LOSSES:
         raise unknown("pairwise method", method, list(PAIRWISE_LOSSES))
-    h = torch.tensor(list(margins), dtype=torch.float64, requires_grad=True)
-    zero = torch.zeros_like(h)
-    return _loss_curve(h, PAIRWISE_LOSSES[method](h, zero, zero, zero, beta=beta)[0])
+    h = np.array(margins, dtype=float)
+    return _loss_curve(h, *PAIRWISE_LOSSES[method](h, beta))
 
 
 def equal_push_margin(low: float, high: float) -> float:
@@ -63,7 +82,6 @@ def equal_push_margin(low: float, high: float) -> float:
     return right
 
 
-@one_thread()
 def along_ratio(
     desirable: bool, ratios: Sequence[float], *, beta: float, z: float, weight: float
 ) -> LossCurve:
@@ -72,21 +90,12 @@ def along_ratio(
 
     Anchor: at r = z it costs λ/2 and pushes ±λβ/4: up when desirable, down when not.
     """
-    r = torch.tensor(list(ratios), dtype=torch.float64, requires_grad=True)
-    kind = torch.full(r.shape, desirable)
-    losses, _ = kto_loss(
-        r,
-        torch.zeros_like(r),
-        kind,
-        torch.tensor(z, dtype=torch.float64),
-        beta=beta,
-        desirable_weight=weight,
-        undesirable_weight=weight,
-    )
-    return _loss_curve(r, losses)
+    r, sign = np.array(ratios, dtype=float), 1.0 if desirable else -1.0
+    gain = beta * sign * (r - z)
+    lost = weight * _sigmoid(-gain)
+    return _loss_curve(r, lost, -sign * beta * lost * _sigmoid(gain))
 
 
-@one_thread()
 def two_actions(
     method: str, betas: Sequence[float], looks: Sequence[int], *, rate: float
 ) -> list[list[float]]:
@@ -94,25 +103,20 @@ def two_actions(
     reference gives both the probability ½, and y₁ is always preferred (arXiv 2310.12036, section 5).
 
     The policy is π(y₁) = σ(h). Adam with β₁ = 0.9, β₂ = 0.999 and learning rate `rate` minimises the
-    loss from h = 0. Adam is written out: that of torch imports its compiler at its first use, which
-    takes a second of CPU time. Raises `LabError` for another method.
+    loss from h = 0. Raises `LabError` for another method.
     Anchor: IPO at β = 0.5 stops at h = 1, where π(y₁) = σ(1) = 0.731059; DPO does not stop.
     """
     if method not in PAIRWISE_LOSSES:
         raise unknown("pairwise method", method, list(PAIRWISE_LOSSES))
-    beta = torch.tensor(list(betas), dtype=torch.float64)
-    reference = torch.full_like(beta, 0.5).log()
-    h = torch.zeros_like(beta, requires_grad=True)
-    mean, mean_square = torch.zeros_like(beta), torch.zeros_like(beta)
+    beta = np.array(betas, dtype=float)
+    h, mean, mean_square = np.zeros_like(beta), np.zeros_like(beta), np.zeros_like(beta)
     margins = []
     for step in range(max(looks) + 1):
         if step in looks:
             margins.append(h.tolist())
-        chosen, rejected = torch.nn.functional.logsigmoid(torch.stack([h, -h]))
-        losses, _ = PAIRWISE_LOSSES[method](chosen, rejected, reference, reference, beta=beta)
-        (gradient,) = torch.autograd.grad(losses.sum(), h)
+        _, gradient = PAIRWISE_LOSSES[method](h, beta)
         mean = 0.9 * mean + 0.1 * gradient
         mean_square = 0.999 * mean_square + 0.001 * gradient**2
-        root = (mean_square / (1 - 0.999 ** (step + 1))).sqrt() + 1e-12
-        h = (h.detach() - rate * mean / (1 - 0.9 ** (step + 1)) / root).requires_grad_()
+        root = np.sqrt(mean_square / (1 - 0.999 ** (step + 1))) + 1e-12
+        h = h - rate * mean / (1 - 0.9 ** (step + 1)) / root
     return [list(walk) for walk in zip(*margins)]

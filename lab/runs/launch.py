@@ -16,7 +16,7 @@ from lab.runs.folder import STATUS_POLL_SECONDS, RunFolder, create
 from lab.runs.fork import origin_of
 from lab.runs.run_names import run_path
 from lab.runs.standby import STANDBY
-from lab.runs.states import ACTIVE_STATES, RunState
+from lab.runs.states import RunState
 from lab.storage.paths import runs_root
 
 
@@ -36,10 +36,11 @@ def start_training(folder: RunFolder) -> subprocess.Popen:
             f" --resume --out {folder.path} --reward {getattr(folder.config, 'reward', '')}",
         )
         raise LabError(folder.status()["message"])
+    before = folder.status()
     child = STANDBY.take(folder.path) or _new_process(folder)
     if (origin := origin_of(folder.path)) and origin.is_twin:
         _lower_priority(child)
-    threading.Thread(target=_collect, args=(folder, child), daemon=True).start()
+    threading.Thread(target=_collect, args=(folder, child, before), daemon=True).start()
     return child
 
 
@@ -73,16 +74,13 @@ def _calls_code(folder: RunFolder) -> bool:
         return False
 
 
-def _collect(folder: RunFolder, child: subprocess.Popen) -> None:
+def _collect(folder: RunFolder, child: subprocess.Popen, before: dict[str, Any]) -> None:
     """Wait for a training process, so that it does not linger as a zombie; write into the status when
-    it never drove the run.
+    it never drove the run: then the status is as it was `before`. A run that was stopped and continued
+    may have another process by now.
     """
     child.wait()
-    if (
-        folder.path.is_dir()
-        and folder.status()["pid"] != child.pid
-        and folder.state not in ACTIVE_STATES
-    ):
+    if folder.path.is_dir() and folder.status() == before:
         log = folder.path / "log.txt"  # A standby process may end before it writes one.
         tail = log.read_text("utf-8", "replace")[-2000:].strip() if log.is_file() else ""
         folder.write_status(

@@ -21,7 +21,7 @@ from lab.config.methods import make_config
 from lab.config.user_code import require_offered
 from lab.errors import LabError
 from lab.runs.catalogue import run_paths
-from lab.runs.folder import RunFolder, RunStatus, create
+from lab.runs.folder import LOCK_FILE, RunFolder, RunStatus, create
 from lab.runs.fork import CHECKPOINT_FILE, fork, twin
 from lab.runs.launch import start_training
 from lab.runs.process_identity import is_alive
@@ -206,12 +206,18 @@ def _has_trained(folder: RunFolder) -> bool:
     return _has_checkpoint(folder) and (folder.path / "log.txt").is_file()
 
 
+def _is_held(folder: RunFolder) -> bool:
+    """Whether the process that trained the run before still writes what a run leaves at its end."""
+    with hold_lock(folder.path / LOCK_FILE, timeout=0) as is_free:
+        return not is_free
+
+
 def start_ready_runs(root: Path) -> bool:
     """Start the runs for which a core is free; return whether others still wait."""
     with hold_lock(root / SCHEDULER_LOCK):
         waiting = waiting_runs(root)
         slots = free_slots(root)
-        ready = [folder for folder in waiting if not _waits_for_reward_model(folder)]
+        ready = [f for f in waiting if not (_waits_for_reward_model(f) or _is_held(f))]
         for folder in ready[:slots]:
             folder.write_status(RunState.STARTING, folder.status()["step"])
             try:

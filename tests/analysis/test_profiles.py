@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from lab.algorithms.losses import dpo_loss, ipo_loss, kto_loss
 from lab.analysis.loss_curves import along_margin, along_ratio, equal_push_margin, two_actions
 from lab.errors import LabError
 
@@ -45,6 +46,42 @@ def test_kto_is_steepest_at_its_reference_point_up_for_a_thumb_up_and_down_for_a
         and down.push[0] == pytest.approx(-0.05)
         and up.push[1] < up.push[0]
     )
+
+
+def push_of(losses, x):
+    """Minus the slope by autograd, per element."""
+    return (-torch.autograd.grad(losses.sum(), x)[0]).tolist()
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 2.0])
+@pytest.mark.parametrize(("method", "loss"), [("dpo", dpo_loss), ("ipo", ipo_loss)])
+def test_the_pairwise_curves_are_the_losses_that_train(method, loss, beta):
+    h = torch.linspace(-300, 300, 61, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros_like(h)
+    losses, _ = loss(h, zero, zero, zero, beta=beta)
+    found = along_margin(method, h.tolist(), beta=beta)
+    assert found.x == h.tolist()
+    assert found.loss == pytest.approx(losses.tolist(), rel=1e-12, abs=1e-280)
+    assert found.push == pytest.approx(push_of(losses, h), rel=1e-12, abs=1e-280)
+
+
+@pytest.mark.parametrize("desirable", [True, False])
+@pytest.mark.parametrize(("beta", "z", "weight"), [(0.1, 3.0, 1.33), (2.0, 0.0, 7.0)])
+def test_the_curves_of_kto_are_the_loss_that_trains(desirable, beta, z, weight):
+    r = torch.linspace(-60, 60, 61, dtype=torch.float64, requires_grad=True)
+    losses, _ = kto_loss(
+        r,
+        torch.zeros_like(r),
+        torch.full(r.shape, desirable),
+        torch.tensor(z, dtype=torch.float64),
+        beta=beta,
+        desirable_weight=weight,
+        undesirable_weight=weight,
+    )
+    found = along_ratio(desirable, r.tolist(), beta=beta, z=z, weight=weight)
+    assert found.loss == pytest.approx(losses.tolist(), rel=1e-12, abs=1e-280)
+    # autograd multiplies σ by 1 − σ, which is 0 in float64 where σ is nearly 1
+    assert found.push == pytest.approx(push_of(losses, r), rel=1e-12, abs=1e-14)
 
 
 def test_with_two_actions_ipo_stops_at_its_target_and_dpo_goes_on_for_every_beta():

@@ -37,6 +37,8 @@ PICTURE = """(plot) => {  // numbers in pixels, by what they belong to
     found[`texts ${t}`] = each(trace, '.textpoint text', ({ x, y }) => [x, y].map((at) => at.baseVal[0].value));
     found[`words ${t}`] = each(trace, '.textpoint text', (text) => text.textContent);
   });
+  const { y: top } = plot.getBoundingClientRect();
+  found.ticks = each(plot, '.ytick text', (text) => [text.textContent, text.getBoundingClientRect().y - top]);
   found.legend = each(plot, '.legendtext', (text) => text.textContent);
   found.notes = each(plot, '.annotation-text', (text) => text.textContent);
   found.shapes = each(plot, '.shapelayer path', (shape) => numbers(shape.getAttribute('d')));
@@ -68,6 +70,7 @@ def differences(quick: dict, whole: dict) -> list[str]:
         ("dpo?guess=Skip", "lab-beta-runs-after", (1, 3, 5)),
         ("ipo-kto?guess=Skip", "lab-bounded-beta", (2, 16, 9)),
         ("ipo-kto?guess=Skip", "lab-kto-z", (2, 16, 9)),
+        ("ipo-kto?guess=Skip", "lab-kto-up", (5, 9, 16)),  # the value axis grows
         ("grpo?from=the%20base&guess=Skip", "lab-group-G", (1, 3, 2)),
     ],
 )
@@ -89,3 +92,15 @@ def test_a_dragged_figure_looks_as_plotly_draws_it_at_rest(page, server, address
     page.evaluate(f"document.getElementById('{slider}').dispatchEvent(new Event('change'))")
     wait_for(lambda: page.evaluate(count)[0] > draws)
     assert differences(dragged, page.evaluate(f"({PICTURE})({figure})")) == []
+
+
+def test_each_figure_is_drawn_once_when_its_page_opens(page, server):
+    opened(page, server, "ipo-kto?guess=Skip")
+    figures = "[...document.querySelectorAll('.lab-figure')]"
+    page.wait_for_function(
+        f"{figures}.length > 2 && {figures}.every((plot) => plot.querySelector('.main-svg'))",
+        timeout=SECONDS,
+    )
+    page.wait_for_function(IDLE, timeout=SECONDS)
+    page.evaluate("new Promise((done) => requestIdleCallback(done))")
+    assert set(page.evaluate(f"{figures}.map((plot) => plot.dataset.draws)")) == {"1"}

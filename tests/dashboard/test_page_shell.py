@@ -10,9 +10,9 @@ import pytest
 import streamlit
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
-from lab.dashboard.pages import page_shell, preload
 from lab.dashboard.pages.page_shell import PageShell
 
+ROOT = Path(__file__).parents[2]
 HTML = b"<!DOCTYPE html><html><head><title>x</title></head></html>"
 
 
@@ -43,24 +43,15 @@ def answer(path, accept="text/html,*/*", kind="text/html; charset=utf-8", status
     return dict(sent[0]["headers"]), body.decode(), dict(requests[0]["headers"])
 
 
-@pytest.fixture(autouse=True)
-def imported(monkeypatch):
-    """The addresses whose imports were started; nothing is imported."""
-    urls = []
-    monkeypatch.setattr(page_shell, "start_imports", urls.append)
-    return urls
-
-
 @pytest.mark.parametrize(
     ("path", "relation"), [("/", "prefetch"), ("/dpo", "preload"), ("/lab/grpo", "preload")]
 )
-def test_a_page_names_the_server_and_plotly(path, relation, imported):
+def test_a_page_names_the_server_and_plotly(path, relation):
     headers, body, request = answer(path)
     assert body.count("BACKEND_BASE_URL") == 1 and body.endswith("<title>x</title></head></html>")
     assert f'<link rel="{relation}" as="script" href="./app/static/{PLOTLY_FILE_NAME}">' in body
     assert headers[b"content-length"] == str(len(body)).encode() and b"etag" not in headers
     assert b"if-none-match" not in request
-    assert imported == [path.rpartition("/")[2]]
 
 
 def test_a_page_names_each_module_that_streamlit_fetches_late_once():
@@ -100,24 +91,12 @@ def test_no_other_answer_is_changed(other):
     assert body.encode() == HTML and headers[b"etag"] == b'"1"'
 
 
-def test_a_page_is_imported_once_and_an_unknown_address_imports_nothing(monkeypatch):
-    imports = []
-    monkeypatch.setattr(preload, "_started", set())
-    monkeypatch.setattr(preload.importlib, "import_module", imports.append)
-    for url in ("dpo", "dpo", "../etc", "", "start"):
-        if thread := preload.start_imports(url):
-            thread.join()
-    assert imports == [
-        "lab.dashboard.pages.dpo.page",
-        *preload.ANALYSIS_MODULES,
-        "lab.dashboard.pages.play.page",
-    ]
-
-
-def test_pandas_is_whole_before_a_page_is_imported_in_the_background():
+def test_the_server_imports_every_page_before_it_answers_and_not_torch():
     """Plotly looks for pandas among the imported modules, also while another thread imports it."""
     code = (
-        "import sys, threading; import lab.dashboard.pages.preload;"
-        " assert threading.active_count() == 1 and hasattr(sys.modules['pandas'], 'Series')"
+        "import sys, threading, app; from lab.dashboard.pages.registry import PAGES;"
+        " assert {f'lab.dashboard.pages.{page.module}' for page in PAGES} <= set(sys.modules);"
+        " assert threading.active_count() == 1 and hasattr(sys.modules['pandas'], 'Series');"
+        " assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=ROOT)

@@ -78,3 +78,14 @@ def test_every_page_is_shown_whole_in_both_themes_and_at_both_widths(page, serve
             page.set_viewport_size({"width": width, "height": min(height, 6000)})
             page.screenshot(path=SCREENS / f"{name}-{theme}-{width}.png")
         themes = themes[::-1]
+
+
+def test_on_a_phone_the_menu_closes_when_a_page_was_picked(page, server):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{server.url}/map")
+    left = "document.querySelector('[data-testid=stSidebar]')?.getBoundingClientRect().x"
+    page.get_by_test_id("stExpandSidebarButton").click(timeout=SECONDS)
+    page.wait_for_function(f"{left} === 0", timeout=SECONDS)
+    page.get_by_test_id("stSidebarNavLink").filter(has_text="Runs").click(timeout=SECONDS)
+    page.wait_for_function("location.pathname === '/runs'", timeout=SECONDS)
+    page.wait_for_function(f"!({left} > -200)", timeout=SECONDS)

@@ -187,12 +187,15 @@ def test_the_rule_of_kto_is_worked_out_for_the_picked_weights():
 def test_the_same_data_is_shown_as_pairs_and_as_thumbs():
     app = opened("ipo_kto")
     pairs, thumbs = (
-        next(d.value for d in app.dataframe if column in d.value)
-        for column in ("rejected", "thumb")
+        [{name: cell["text"] for name, cell in zip(table["columns"], row)} for row in table["rows"]]
+        for part in app.get("bidi_component")
+        for table in json.loads(part.proto.json)
+        if "rows" in table
     )
-    assert len(thumbs) == 2 * len(pairs) and set(pairs["rejected"]) == set(
-        thumbs[thumbs["thumb"] == "down"]["completion"]
-    )
+    assert len(thumbs) == 2 * len(pairs)
+    assert {pair["rejected"] for pair in pairs} == {
+        row["completion"] for row in thumbs if row["thumb"] == "down"
+    }
 
 
 def test_the_last_value_before_a_look_counts():

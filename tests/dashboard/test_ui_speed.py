@@ -114,7 +114,7 @@ def test_a_hundred_stored_runs_of_five_thousand_steps_open_without_being_read(
         assert sorted(stored_runs) == sorted(shown.split(",")) if shown else not stored_runs
 
 
-def test_the_formulas_are_loaded_behind_the_first_page_and_not_before_it():
+def test_the_formulas_are_loaded_behind_the_first_page_or_behind_the_start_of_a_server():
     """In a process of its own, in which nothing has loaded torch."""
     script = """
 import sys
@@ -122,12 +122,16 @@ from streamlit.testing.v1 import AppTest
 from lab.dashboard.state import actions
 actions.prepare_training = lambda: None  # no process that outlives the test
 app = AppTest.from_file("app.py", default_timeout=60).run()
-assert not app.exception and hasattr(sys.modules["pandas"], "Series")
+assert not app.exception
 assert "torch" not in sys.modules and "lab.dashboard.pages.dpo.page" not in sys.modules
-from lab.dashboard.pages.preload import start_preload
-start_preload().join()
-loaded = {"torch", "lab.analysis.loss_curves", "lab.analysis.group_statistics", "lab.analysis.derivation"}
-assert loaded | {"lab.dashboard.pages.dpo.page"} <= set(sys.modules) and "transformers" not in sys.modules
+from lab.dashboard.pages import preload
+preload.start_preload().join()
+loaded = {"torch", "lab.analysis.group_statistics", "lab.analysis.derivation"}
+assert loaded <= set(sys.modules) and "transformers" not in sys.modules
+begun = []
+preload.preload_later = begun.append
+import app  # as the server does
+assert begun == [preload.DELAY_AFTER_START], "a server without visitors loads them too"
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -435,6 +436,36 @@ def test_a_started_run_resumes_in_a_session_of_its_own_and_its_end_is_recorded(t
         time.sleep(0.02)
     message = run.status()["message"]
     assert "ended at once with exit code 3. Its log ends: gone" in message
+
+
+def test_a_run_that_is_continued_before_its_first_process_has_ended_is_left_to_the_next(
+    tmp_path, monkeypatch
+):
+    run, popen = new(tmp_path), subprocess.Popen
+    code = f"""
+import pathlib, time
+from lab.runs.folder import RunFolder
+from lab.runs.states import RunState
+run = RunFolder(pathlib.Path({str(run.path)!r}))
+run.claim()
+run.write_status(RunState.STOPPED, 1)
+while not (run.path / "end").exists():
+    time.sleep(0.02)
+"""
+    monkeypatch.setattr(
+        launch.subprocess,
+        "Popen",
+        lambda _, **options: popen([sys.executable, "-c", code], **options),
+    )
+    others = set(threading.enumerate())
+    launch.start_training(run)
+    (collector,) = set(threading.enumerate()) - others
+    while run.state != "stopped":
+        time.sleep(0.02)
+    run.write_status("queued", 1)
+    (run.path / "end").touch()
+    collector.join()
+    assert run.state == "queued" and run.status()["message"] == ""
 
 
 def test_a_run_whose_reward_is_code_is_not_started_and_says_how(tmp_path, commands):

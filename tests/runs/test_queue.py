@@ -259,6 +259,26 @@ with hold_lock(pathlib.Path({str(tmp_path / "l")!r})):
         assert mine
 
 
+def test_a_continued_run_waits_until_its_first_process_has_let_go(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(queue, "start_training", started.append)
+    folder = create(tmp_path / "a", make_config("dpo"), "queued")
+    code = f"""
+import pathlib, sys
+from lab.runs.folder import RunFolder
+with RunFolder(pathlib.Path({str(folder.path)!r})).alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert queue.start_ready_runs(tmp_path)  # it still waits
+        assert folder.state == "queued" and started == []
+    assert not queue.start_ready_runs(tmp_path)
+    assert [run.path for run in started] == [folder.path]
+
+
 def test_a_training_process_that_ends_at_once_leaves_a_failed_run_with_its_log(tmp_path):
     folder = create(tmp_path / "a", make_config("dpo"), "queued")
     (folder.path / "config.json").write_text('{"method": "alchemy"}')

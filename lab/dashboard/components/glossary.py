@@ -41,6 +41,10 @@ WORDS = {
         " that it sampled and tokens that it trained on both count. In the older comparison, which"
         " measured the times, only tokens that it trained on count."
     ),
+    "fork": (
+        "A new run that goes on from a checkpoint of another run, with another setting. The other run"
+        " stays as it is."
+    ),
     "gold accuracy": (
         "The share of held-out prompts that get the right answer. The task knows these answers."
     ),

@@ -83,14 +83,21 @@ def figure(
     narrow: dict[str, Any] | None = None,
 ) -> None:
     """Show a figure and, folded under it, its numbers as a `table`, or the one that the function
-    `table` returns: it is called when the figure has been sent. `alt` describes the figure for screen
-    readers; `narrow` is described in `slider_figure`.
+    `table` returns. `alt` describes the figure for screen readers; `narrow` is described in
+    `slider_figure`.
     """
     slider_figure(chart, key=key, alt=alt, narrow=narrow)
     if table is not None:
-        with st.expander("As a table"):
-            numbers = table() if callable(table) else table
-            st.dataframe(numbers, hide_index=True, key=f"{key}-table")
+        folded_table(table if callable(table) else lambda: table, f"{key}-table")
+
+
+def folded_table(make: Callable[[], Any], key: str, **options: Any) -> None:
+    """Show, folded, the table that `make` returns. It is made, and the browser fetches what draws
+    tables, when the fold is opened. `options` are those of `st.dataframe`.
+    """
+    fold = st.expander("As a table", on_change="rerun", key=f"{key}-fold")
+    if fold.open:
+        fold.dataframe(make(), hide_index=True, key=key, **options)
 
 
 def page_link(url_path: str, title: str, label: str, **query: str | list[str]) -> None:

@@ -261,7 +261,7 @@ export default function ({ data: [data], parentElement, setStateValue }) {
     state = { root, legend: element(root, "div", "lab-legend"), plot: element(root, "div", "lab-plot"), names: new Map(), revision: 1 };
     states.set(parentElement, state);
     state.unwatch = watch(root, parentElement, () => {
-      if (state.drawn && state.width === state.plot.clientWidth && state.dark === isDark(root)) return;  // Streamlit marks its elements at every run
+      if (!state.seen || (state.width === state.plot.clientWidth && state.dark === isDark(root))) return;  // Streamlit marks its elements at every run
       draw(state);
     });
   }
@@ -278,8 +278,8 @@ export default function ({ data: [data], parentElement, setStateValue }) {
     }
     load(data.plotly).then((Plotly) => {
       state.Plotly = Plotly;
-      if (state.drawn) drawSoon(state);
-      else whenSeen(state.plot, () => drawSoon(state));
+      if (state.seen) drawSoon(state);
+      else whenSeen(state.plot, () => { state.seen = true; drawSoon(state); });
     })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The curves cannot be drawn: ${error.message}.`; });
   }

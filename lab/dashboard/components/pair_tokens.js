@@ -119,7 +119,7 @@ function build(parentElement) {
   const time = element(bar, "label", "lab-pair-time", "");
   state.update = element(time, "output", "");
   state.slider = element(time, "input", "");
-  Object.assign(state.slider, { type: "range", min: "0", step: "1" });
+  Object.assign(state.slider, { type: "range", min: "0", step: "1", id: "lab-pair-update" });
   state.slider.setAttribute("aria-label", "Update of the recorded run");
   state.slider.oninput = () => { move(state, Number(state.slider.value)); report(state); };
   state.svg = svg(root, "svg", { class: "lab-pair-curve", role: "img", height: HEIGHT });

@@ -93,7 +93,7 @@ function describe(state) {  // the sentence over everything: what runs, and what
     const from = nearest(points, Math.round(state.at));
     return say(state, state.data.refusal ? `A recorded ${name} run. ${SHOWS}` : state.held
       ? `Release to fork into a live run: ${name} goes on from update ${from} with ${state.held}.`
-      : `A recorded ${name} run. Move a slider to fork into a live run.`);
+      : `A recorded ${name} run. Move a slider to fork it: a live run goes on from here with your value.`);
   }
   if (feed.problem) return say(state, feed.problem);
   if (feed.state === "queued") return say(state, `The live run waits for a free core (${feed.others} ${feed.others === 1 ? "run trains" : "runs train"} now).`);

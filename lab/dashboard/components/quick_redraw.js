@@ -20,8 +20,15 @@ function differsOnlyIn(before, now, names) {
   return [...Object.keys({ ...before, ...now })].every((name) => names.includes(name) || same(before[name], now[name]));
 }
 
-function quickRedraw(plot, before, now, moved) {  // returns false, and draws nothing, if it cannot draw the difference
+function movedRanges(before, now, moved) {  // what `Plotly.relayout` takes for the axes of which the ranges alone differ
+  const axes = Object.keys(moved.layout).filter((name) => /^[xy]axis/.test(name) && now.layout[name]?.range && !same(before.layout[name], now.layout[name]));
+  return Object.fromEntries(axes.filter((name) => differsOnlyIn(before.layout[name], now.layout[name], ["range"])).map((name) => [`${name}.range`, [...now.layout[name].range]]));
+}
+
+function quickRedraw(plot, before, now, moved, setRanges) {  // returns false, and draws no whole picture, if it cannot draw the difference
   const steps = [];
+  const ranges = movedRanges(before, now, moved);
+  if (Object.keys(ranges).length) setRanges(ranges);  // first: the new places of the points follow from them
   const nodes = new Map([...plot.querySelectorAll(".cartesianlayer .trace")].map((node) => [node.__data__?.[0]?.trace?.index, node]));
   for (const [index, changed] of Object.entries(moved.traces)) {
     const full = plot._fullData[index], node = nodes.get(Number(index));
@@ -35,7 +42,7 @@ function quickRedraw(plot, before, now, moved) {  // returns false, and draws no
     if (names.includes("name")) steps.push(() => nameInLegend(plot, full.index, now.traces[index].name));
   }
   for (const name of Object.keys(moved.layout)) {
-    if (same(before.layout[name], now.layout[name])) continue;
+    if (`${name}.range` in ranges || same(before.layout[name], now.layout[name])) continue;
     const old = before.layout[name] ?? [], items = now.layout[name] ?? [];
     if (!WITHIN_LAYOUT[name] || old.length !== items.length) return false;
     if (!items.every((item, i) => differsOnlyIn(old[i], item, WITHIN_LAYOUT[name]))) return false;

@@ -54,7 +54,12 @@ function redraw(state, slider) {  // after a move: only what has changed, where 
   if (isHidden(state)) return Promise.resolve();
   const picture = pictureOf(state);
   if (drawn?.by !== slider || drawn.width !== plot.clientWidth || state.busy) return draw(state);
-  if (!quickRedraw(plot, drawn, picture, frameOf(slider))) return draw(state);
+  const setRanges = (ranges) => {
+    state.busy = true;
+    state.Plotly.relayout(plot, ranges);  // it has drawn when it returns
+    state.busy = false;
+  };
+  if (!quickRedraw(plot, drawn, picture, frameOf(slider), setRanges)) return draw(state);
   Object.assign(drawn, picture);
   state.quick = true;
   plot.data = picture.traces;
@@ -210,10 +215,10 @@ function make(parentElement) {
   state.dark = isDark(root);
   state.unwatch = watch(root, parentElement, () => {
     const dark = isDark(root);
-    if (dark === state.dark && state.drawn?.width === state.plot.clientWidth) return;  // Streamlit marks its elements at every run
+    if (dark === state.dark && (!state.seen || state.drawn?.width === state.plot.clientWidth)) return;  // Streamlit marks its elements at every run
     if (dark !== state.dark) state.setStateValue("dark", dark);  // the page runs again, for what Python draws in the theme's colours
     state.dark = dark;
-    draw(state);
+    if (state.seen) draw(state);
   });
   return state;
 }
@@ -229,7 +234,11 @@ export default function ({ data: [data], parentElement, setStateValue }) {
     Object.assign(state, { text, figure, data: { ...data, sliders: data.sliders.map((given, index) => ({ ...given, ...sliders[index] })) } });
     controls(state);
     state.plot.style.minHeight ||= `${figure.layout.height ?? 450}px`;
-    load(data.plotly).then((Plotly) => { state.Plotly = Plotly; return state.drawn ? draw(state) : new Promise((drawn) => whenSeen(state.plot, () => drawn(draw(state)))); })
+    load(data.plotly).then((Plotly) => {
+      state.Plotly = Plotly;
+      if (state.seen) return draw(state);
+      return state.first ??= new Promise((drawn) => whenSeen(state.plot, () => { state.seen = true; drawn(draw(state)); }));
+    })
         .catch((error) => { state.plot.className = "lab-problem"; state.plot.textContent = `The figure cannot be drawn: ${error.message}.`; });
   }
   return () => {

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from lab.dashboard.components.js_component import js_component
+from lab.dashboard.components.layout import folded_table
 
 FULL_COLOUR_NATS = 4.0  # log-ratio at which the colour is full
 
@@ -58,17 +59,13 @@ def token_view(answer: Mapping[str, Any], *, key: str, label: str, parts: int) -
 
 def token_table(answer: Mapping[str, Any], *, key: str) -> None:
     """Show the numbers of every token, folded."""
-    import pandas as pd
-
     numbers = {
         "log π, nats": answer["policy_logps"],
         "log π_ref, nats": answer["reference_logps"],
         "log-ratio, nats": token_log_ratios(answer),
     }
-    with st.expander("As a table", key=f"{key}-fold"):
-        st.dataframe(
-            pd.DataFrame({"token": answer["tokens"]} | numbers),
-            hide_index=True,
-            key=f"{key}-table",
-            column_config={name: st.column_config.NumberColumn(format="%.2f") for name in numbers},
-        )
+    folded_table(
+        lambda: {"token": answer["tokens"]} | numbers,
+        f"{key}-table",
+        column_config={name: st.column_config.NumberColumn(format="%.2f") for name in numbers},
+    )

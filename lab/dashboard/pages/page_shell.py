@@ -2,8 +2,7 @@
 
 Streamlit's script looks for the server at the page's own address first, which fails at every page
 but the first; it fetches plotly.js and its own modules for links, HTML and components only when such
-an element arrives, and Python imports a page's libraries only when the script runs. The completed
-HTML says where the server is and names plotly.js and the modules, and the import starts at once.
+an element arrives. The completed HTML says where the server is and names plotly.js and the modules.
 """
 
 import re
@@ -15,7 +14,6 @@ from typing import Any
 from streamlit.file_util import get_static_dir
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
-from lab.dashboard.pages.preload import start_imports
 from lab.dashboard.pages.registry import PAGES
 
 Scope = MutableMapping[str, Any]
@@ -79,7 +77,6 @@ class PageShell:
             await self._app(scope, receive, send)
             return
         url = scope["path"].strip("/").rpartition("/")[2]
-        start_imports(url)
         headers = [(k, v) for k, v in scope["headers"] if k not in LEFT_OUT_REQUEST_HEADERS]
         await self._app(
             {**scope, "headers": headers, "extensions": {}}, receive, _with_head(send, url)

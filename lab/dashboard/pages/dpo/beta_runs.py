@@ -8,7 +8,7 @@ import streamlit as st
 from lab.analysis.comparison_words import judge, recorded_difference
 from lab.analysis.recorded_results import load_result, recorded_result
 from lab.analysis.statistics import SHARE, Interval, possible_range
-from lab.dashboard.components.layout import page_link, source_caption
+from lab.dashboard.components.layout import folded_table, page_link, source_caption
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.dashboard.pages.dpo.loss_figure import FULL_WIDTH
 from lab.dashboard.state.user_runs import UserRun, measures_at_step, user_runs
@@ -86,10 +86,22 @@ def _accuracy(row: dict[str, Any], at: int) -> Interval:
     return Interval(row["gold/accuracy"]["mean"][at], row["gold/accuracy"]["half"][at])
 
 
+def beta_table(step: int) -> list[dict[str, Any]]:
+    """A row for each β after `step` updates: its measures with their intervals, as text."""
+    return [
+        {"β": row["beta"]}
+        | {
+            name: Interval(
+                row[m]["mean"][row["steps"].index(step)], row[m]["half"][row["steps"].index(step)]
+            ).text(2, possible_range(m))
+            for m, name in BETA_MEASURES.items()
+        }
+        for row in beta_rows("dpo")
+    ]
+
+
 def beta_section() -> None:
     """Show runs that differ in β, with a slider over their updates."""
-    import pandas as pd
-
     result = recorded_result("beta")
     if result is None:
         return
@@ -106,21 +118,7 @@ def beta_section() -> None:
         arguments=("dpo", runs),
         narrow=NARROW_LAYOUT,
     )["after"]
-    table = pd.DataFrame(
-        [
-            {"β": row["beta"]}
-            | {
-                name: Interval(
-                    row[m]["mean"][row["steps"].index(step)],
-                    row[m]["half"][row["steps"].index(step)],
-                ).text(2, possible_range(m))
-                for m, name in BETA_MEASURES.items()
-            }
-            for row in beta_rows("dpo")
-        ]
-    )
-    with st.expander("As a table"):
-        st.dataframe(table, hide_index=True, key="beta-table")
+    folded_table(lambda: beta_table(int(step)), "beta-table")
     user_runs_note = (
         f" Stars: your own DPO runs ({', '.join(run.name for run in runs)}). Their values for chosen"
         " and rejected come from one training batch."

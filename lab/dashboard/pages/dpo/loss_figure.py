@@ -68,7 +68,7 @@ def loss_curve(
     beta: float, margins: tuple[float, ...] = MARGINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Margins h, DPO losses and pushes −dL/dh at `beta`, each of shape (number of margins,). Shared by
-    all sessions; do not change it. The first call imports torch.
+    all sessions; do not change it.
     """
     from lab.analysis.loss_curves import along_margin
 

@@ -38,7 +38,7 @@ def margins_of(pair: Mapping[str, Any]) -> tuple[float, ...]:
 
 @st.cache_resource(show_spinner=False)
 def drawing() -> dict[str, Any]:
-    """By β, the curve, and for each pair and step margin, loss and push. The first call imports torch."""
+    """By β, the curve, and for each pair and step margin, loss and push."""
     pairs = recorded_pairs()["pairs"]
     curves, places = {}, {}
     for beta in BETA_PRESETS:

@@ -11,6 +11,7 @@ import streamlit as st
 from lab.analysis.recorded_results import load_result
 from lab.dashboard.components.layout import (
     cannot_show,
+    folded_table,
     page_heading,
     page_link,
     source_caption,
@@ -111,10 +112,7 @@ def all_pairs(runs: Mapping[str, Mapping[str, Any]]) -> None:
         arguments=(run,),
         narrow=NARROW_LAYOUT,
     )
-    with st.expander("As a table"):
-        st.dataframe(
-            pairs_table(values["beta"], int(values["step"]), run), hide_index=True, key="loss-table"
-        )
+    folded_table(lambda: pairs_table(values["beta"], int(values["step"]), run), "loss-table")
     source_caption(
         load_result("margins"),
         "h is not multiplied by β. The points are the first 64 pairs of the run's training data,"
@@ -135,9 +133,7 @@ def prediction_answer(guess: str, row: Mapping[str, Any]) -> str:
 
 
 def article_claims(runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Show each claim of the article beside what was computed or measured. The first call imports
-    torch.
-    """
+    """Show each claim of the article beside what was computed or measured."""
     from lab.analysis.loss_curves import equal_push_margin
 
     pushes = {beta: loss_curve(beta, (0.0, 20.0))[2] for beta in (0.05, 0.5)}

@@ -9,7 +9,7 @@ import streamlit as st
 from lab.analysis.lora_rank import comparison_text, rank_sentence, summary_sentence
 from lab.analysis.recorded_results import load_result, recorded_result
 from lab.analysis.statistics import NOT_NEGATIVE, SHARE, Interval
-from lab.dashboard.components.layout import source_caption
+from lab.dashboard.components.layout import folded_table, source_caption
 from lab.dashboard.components.slider_figure import Slider, slider_figure
 from lab.figures.lora_rank import NARROW_LAYOUT, lora_rank_figure
 
@@ -64,8 +64,7 @@ def lora_rank_section() -> None:
             for row in table["rows"]
         ]
     )
-    with st.expander("As a table"):
-        st.dataframe(numbers, hide_index=True, key="lora-rank-table")
+    folded_table(lambda: numbers, "lora-rank-table")
     source_caption(
         table,
         "DPO, one pass over the pairs. Bars are 95 % intervals. A diamond marks the learning rate that the"

@@ -66,9 +66,7 @@ NARROW_LAYOUT = {
 def loss_and_push(
     method: str, beta: float, margins: tuple[float, ...] = MARGINS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and push −dL/dh of a method along `margins`, each of shape (number of margins,). The first
-    call imports torch.
-    """
+    """Loss and push −dL/dh of a method along `margins`, each of shape (number of margins,)."""
     from lab.analysis.loss_curves import along_margin
 
     profile = along_margin(method, margins, beta=beta)

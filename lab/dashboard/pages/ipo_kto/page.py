@@ -8,6 +8,7 @@ import streamlit as st
 
 from lab.dashboard.components.layout import cannot_show, page_heading, page_link, what_to_look_at
 from lab.dashboard.components.quiz import quiz
+from lab.dashboard.components.sample_table import sample_table
 from lab.dashboard.components.slider_figure import slider_figure
 from lab.dashboard.pages.ipo_kto.kto_figure import kto_section
 from lab.dashboard.pages.ipo_kto.margin_figure import (
@@ -106,8 +107,6 @@ def example_pair_rows(count: int = 4) -> list[dict[str, str]]:
 
 def data_section() -> None:
     """Show the same data as preference pairs and as completions with a thumb up or down."""
-    import pandas as pd
-
     pairs = example_pair_rows()
     st.subheader("The data of both kinds", anchor=False)
     st.markdown(
@@ -116,7 +115,8 @@ def data_section() -> None:
     )
     left, right = st.columns(2, gap="medium")
     left.markdown("**Pairs** for DPO and IPO: somebody compared two completions of one prompt.")
-    left.dataframe(pd.DataFrame(pairs), hide_index=True, key="as-pairs")
+    with left:
+        _text_table(f"{len(pairs)} pairs", "as-pairs", pairs)
     right.markdown(
         "**Thumbs** for KTO: somebody rated each completion alone. A prompt may occur only once."
     )
@@ -125,4 +125,10 @@ def data_section() -> None:
         for pair in pairs
         for side, thumb in (("chosen", "up"), ("rejected", "down"))
     ]
-    right.dataframe(pd.DataFrame(thumbs), hide_index=True, key="as-thumbs")
+    with right:
+        _text_table(f"The same completions with {len(thumbs)} thumbs", "as-thumbs", thumbs)
+
+
+def _text_table(heading: str, key: str, rows: list[dict[str, str]]) -> None:
+    cells = [{name: {"text": text} for name, text in row.items()} for row in rows]
+    sample_table(heading, key, list(rows[0]), cells)

@@ -28,6 +28,7 @@ from lab.storage.paths import runs_root
 
 KEY = "playground"
 WORDS = (
+    "fork",
     "gold accuracy",
     "margin",
     "KL",
