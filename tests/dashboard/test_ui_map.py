@@ -66,7 +66,7 @@ def test_the_control_picks_a_method_and_the_address_follows():
 
 @pytest.mark.parametrize("value", ["sft", "", "<b>", "../dpo"])
 def test_an_address_that_names_no_node_is_read_as_the_first_page(value):
-    assert METHOD_NODES["dpo"].solved in texts(open_page(method=value, guess=value))
+    assert METHOD_NODES["ppo"].solved in texts(open_page(method=value, guess=value))
 
 
 @pytest.mark.parametrize("guess", ["RLHF (PPO)", "DPO", "GRPO", "no sure difference"])

@@ -226,7 +226,7 @@ function close(state) {
   for (const [kind, react, capture] of state.listening ?? []) window.removeEventListener(kind, react, capture);
   state.over?.remove();
   Object.assign(state, { over: undefined, listening: undefined, codeOf: undefined, ballotText: undefined, left: true });
-  delete document.body.dataset.labPresent;
+  if (!document.querySelector(".lab-present")) delete document.body.dataset.labPresent;  // Streamlit may have mounted another one before this one goes
 }
 
 function look(state) {  // the page may draw its figures later, or again

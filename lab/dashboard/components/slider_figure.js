@@ -85,7 +85,6 @@ function draw(state) {
   layout.template = { layout: structuredClone(theme) };  // plotly changes what it gets
   Object.assign(layout, { width: plot.clientWidth, uirevision: state.revision });
   if (narrow) layout.dragmode = false;  // a finger scrolls the page
-  plot.setAttribute("aria-label", state.data.alt);
   plot.style.minHeight = `${layout.height ?? 450}px`;
   state.busy = true;
   const drawn = Plotly.react(plot, traces, layout, { displayModeBar: false, doubleClick: false }).then(() => { state.busy = false; });
@@ -233,6 +232,7 @@ export default function ({ data: [data], parentElement, setStateValue }) {
     decoded(figure);
     Object.assign(state, { text, figure, data: { ...data, sliders: data.sliders.map((given, index) => ({ ...given, ...sliders[index] })) } });
     controls(state);
+    state.plot.setAttribute("aria-label", data.alt);  // also while it is not drawn
     state.plot.style.minHeight ||= `${figure.layout.height ?? 450}px`;
     load(data.plotly).then((Plotly) => {
       state.Plotly = Plotly;

@@ -67,7 +67,7 @@ def page() -> None:
         ("RLHF (PPO)", "DPO", "GRPO", "no sure difference"),
         lambda guess: st.markdown(prediction_answer(guess, measured)),
     )
-    method = url_choice("method", METHOD_NODES, "dpo")
+    method = url_choice("method", METHOD_NODES, next(iter(METHOD_NODES)))
     method_graph(method)
     st.segmented_control(
         "Method",
@@ -103,19 +103,24 @@ def tuned_comparison() -> TunedView:
     return tuned_view("tokens")
 
 
+@st.cache_resource(show_spinner=False)
+def recorded() -> Records:
+    """The records that measure the claims; each is read once."""
+    return Records()
+
+
 @st.cache_data
-def measured_claims() -> dict[str, tuple[Measurement, list[str]]]:
-    """By the key of a claim, its measurement and the commands that repeat it."""
-    records = Records()
-    return {key: (claim.measure(records), claim.commands(records)) for key, claim in CLAIMS.items()}
+def measured_claim(key: str) -> tuple[Measurement, list[str]]:
+    """The measurement of a claim and the commands that repeat it. A few of DPO's load torch."""
+    claim, records = CLAIMS[key], recorded()
+    return claim.measure(records), claim.commands(records)
 
 
 def claims_section(method: str) -> None:
     """Show each claim about the method, with its verdict; its numbers and command open with a press."""
-    measured = measured_claims()
     st.markdown(f"**What the article says about {NODE_TITLES[method]}, and what the lab measured**")
     for claim in claims_about(method):
-        measurement, commands = measured[claim.key]
+        measurement, commands = measured_claim(claim.key)
         with st.expander(f"**{measurement.verdict.capitalize()}:** “{claim.sentence}”"):
             st.markdown(measurement.text)
             st.caption("Measure again: " + "; ".join(f"`{command}`" for command in commands))
