@@ -26,12 +26,6 @@ CHANGED_HEADERS = (b"content-length", b"etag", b"last-modified")
 LEFT_OUT_REQUEST_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
 WITHOUT_PLOTLY = ("play.page", "talk.page")
 LATE_MODULES = ("PageLink", "Html", "BidiComponent")  # of Streamlit, in the order of every page
-LATE_MODULES_OF_PAGE = {
-    "map.page": ("ButtonGroup",),
-    "choose.page": ("ButtonGroup", "Selectbox"),
-    "train.page": ("Multiselect", "Button", "ButtonGroup", "Slider", "NumberInput", "Checkbox"),
-}
-"""Further ones above the first figure of a page that has many."""
 _IMPORT = re.compile(r'(?:\bfrom|\bimport)"\./([\w.-]+\.js)"')
 
 
@@ -48,20 +42,20 @@ def head_elements(url: str) -> str:
         f'<link rel="{relation}" as="script" href="./app/static/{PLOTLY_FILE_NAME}">'
         + "".join(
             f'<link rel="modulepreload" crossorigin href="./static/js/{name}">'
-            for name in late_module_files(LATE_MODULES + LATE_MODULES_OF_PAGE.get(module, ()))
+            for name in late_module_files()
         )
     )
 
 
 @cache
-def late_module_files(modules: tuple[str, ...]) -> tuple[str, ...]:
-    """The files of `modules` and of what they import, without those that Streamlit's own page names.
-    Empty for a Streamlit whose files have other names.
+def late_module_files() -> tuple[str, ...]:
+    """The files of `LATE_MODULES` and of what they import, without those that Streamlit's own page
+    names. Empty for a Streamlit whose files have other names.
     """
     folder = Path(get_static_dir())
     named = set(re.findall(r"static/js/([\w.-]+\.js)", (folder / "index.html").read_text("utf-8")))
     scripts = folder / "static" / "js"
-    waiting = [path.name for name in modules for path in sorted(scripts.glob(f"{name}.*.js"))]
+    waiting = [path.name for name in LATE_MODULES for path in sorted(scripts.glob(f"{name}.*.js"))]
     files: dict[str, None] = {}
     while waiting:
         name = waiting.pop(0)
