@@ -57,7 +57,10 @@ class LabelSet:
         return self._rows(SKIPPED)
 
     def _rows(self, file: str) -> list[dict[str, Any]]:
-        return read_jsonl(self.folder / file, check=_checked)[0]
+        """The lines of a file that name a pair of the pool; others stay in the file and do not count."""
+        rows = read_jsonl(self.folder / file, check=_checked)[0]
+        known = self.known_pairs() if rows else {}
+        return [row for row in rows if row["pair"] in known]
 
     def turn(self) -> int:
         """Returns the number of the next action: one more than that of the last."""

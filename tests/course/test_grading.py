@@ -217,9 +217,12 @@ def test_a_learner_is_a_subfolder_or_a_notebook_and_no_learner_is_an_error(tmp_p
         submissions(tmp_path / "nowhere")
 
 
-def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_path):
+@pytest.mark.parametrize(
+    "text", ["not json", '{"cells": null, "nbformat": 4}', '{"cells": 3}', "[1, 2]", "null", ""]
+)
+def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_path, text):
     (tmp_path / "ada").mkdir()
-    (tmp_path / "ada" / "05.ipynb").write_text("not json")
+    (tmp_path / "ada" / "05.ipynb").write_text(text)
     notebook(tmp_path / "bob" / "05.ipynb", RATIO)
     rows = grade_folder(tmp_path, only="05", seed=1).learners()
     assert {row.result for row in rows["ada"]} == {"unreadable"}

@@ -47,6 +47,16 @@ def test_a_choice_is_one_line_of_trls_preference_format_and_a_new_session_reads_
     assert (pair.chosen, pair.rejected) == (row["chosen"], row["rejected"])
 
 
+def test_a_label_of_a_pair_that_the_pool_has_not_does_not_count_and_stays_in_the_file(labels):
+    answer(labels)
+    text = labels.pairs_path.read_text("utf-8")
+    strange = json.dumps(json.loads(text) | {"pair": "gone-169", "turn": 2}) + "\n"
+    labels.pairs_path.write_text(text + strange, "utf-8")
+    assert len(labels.pairs()) == 1 and self_agreement(labels).count == 0
+    answer(labels)
+    assert len(labels.pairs()) == 2 and strange in labels.pairs_path.read_text("utf-8")
+
+
 def test_a_reload_asks_the_same_pair_with_the_same_sides(labels):
     for _ in range(3):
         answer(labels)

@@ -94,7 +94,14 @@ def cells_of(path: Path) -> Cells:
             for cell in notebook.cells
             if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])
         ]
-    except (OSError, ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        nbformat.ValidationError,
+    ) as error:
         raise LabError(f"{path} is no notebook that can be read: {error}") from None
     statements: list[ast.stmt] = []
     broken = []

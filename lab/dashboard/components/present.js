@@ -107,6 +107,7 @@ function hints(state) {
 }
 
 function pressed(state, event) {
+  if (!state.root.isConnected) return end(state);
   if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
   if (event.key === "Escape") { event.preventDefault(); return leave(state); }
   if (isTyping(event.target)) return;
@@ -229,6 +230,12 @@ function close(state) {
   if (!document.querySelector(".lab-present")) delete document.body.dataset.labPresent;  // Streamlit may have mounted another one before this one goes
 }
 
+function end(state) {  // its place on the page is gone; another one may have been mounted
+  close(state);
+  for (const timer of [state.soon, state.fitting]) clearTimeout(timer);
+  state.changes.disconnect();
+}
+
 function look(state) {  // the page may draw its figures later, or again
   const figures = figuresOf();
   state.link.hidden = Boolean(state.over) || !figures.length;
@@ -251,7 +258,7 @@ function mount(parentElement) {
   state.link.title = "Show one figure on the whole screen";
   state.link.hidden = true;
   state.link.onclick = () => send(state, "present");
-  state.changes = new MutationObserver(() => { state.soon ??= setTimeout(() => { state.soon = undefined; look(state); }, 150); });
+  state.changes = new MutationObserver(() => { state.soon ??= setTimeout(() => { state.soon = undefined; if (state.root.isConnected) look(state); else end(state); }, 150); });
   state.changes.observe(document.querySelector("[data-testid=stMain]") ?? document.body, { childList: true, subtree: true });
   return state;
 }
@@ -267,9 +274,7 @@ export default function ({ data: [data], parentElement, setTriggerValue, setStat
   if (!data.presented) state.left = false;
   return () => {
     if (parentElement.isConnected) return;
-    close(state);
-    for (const timer of [state.soon, state.fitting]) clearTimeout(timer);
-    state.changes.disconnect();
+    end(state);
     presents.delete(parentElement);
   };
 }
