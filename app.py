@@ -60,10 +60,12 @@ else:  # The server imports this file once.
     from starlette.middleware import Middleware
 
     from lab.dashboard.pages.page_shell import PageShell
-    from lab.dashboard.pages.preload import DELAY_AFTER_START, import_pages, preload_later
+    from lab.dashboard.pages.preload import pages_imported
     from lab.dashboard.state.server_guard import Guard, check_arguments
 
     check_arguments()
-    import_pages()
-    preload_later(DELAY_AFTER_START)
-    app = st.App(Path(__file__), middleware=[Middleware(Guard), Middleware(PageShell)])
+    app = st.App(
+        Path(__file__),
+        lifespan=pages_imported,
+        middleware=[Middleware(Guard), Middleware(PageShell)],
+    )

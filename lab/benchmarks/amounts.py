@@ -20,6 +20,6 @@ class Amounts:
 
 USUAL_AMOUNTS = Amounts()
 LAPTOP_AMOUNTS = Amounts((24, 24), (40, 40), prompts=4, group=8, prompt=32, longest=32)
-"""What a laptop without a GPU can train: 16 pairs of completions with 64 tokens each, their prompts
+"""The amount for a laptop without a GPU: 16 pairs of completions with 64 tokens each, their prompts
 included, or 32 completions of 32 tokens.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import streamlit
+from support.browser import Server
 
 from lab.dashboard.components.js_component import PLOTLY_FILE_NAME
 from lab.dashboard.pages.page_shell import PageShell
@@ -95,11 +96,25 @@ def test_the_server_imports_every_page_before_it_answers_and_not_torch():
     """Plotly looks for pandas among the imported modules, also while another thread imports it. The one
     other thread waits before it imports torch.
     """
-    code = (
-        "import sys, threading, app; from lab.dashboard.pages.registry import PAGES;"
-        " assert {f'lab.dashboard.pages.{page.module}' for page in PAGES} <= set(sys.modules);"
-        " assert [type(t) for t in threading.enumerate()[1:]] == [threading.Timer];"
-        " assert hasattr(sys.modules['pandas'], 'Series');"
-        " assert 'torch' not in sys.modules"
-    )
+    code = """
+import asyncio, sys, threading
+from lab.dashboard.pages.preload import pages_imported
+from lab.dashboard.pages.registry import PAGES
+async def begin():
+    async with pages_imported(None):
+        assert {f"lab.dashboard.pages.{page.module}" for page in PAGES} <= set(sys.modules)
+        assert [type(t) for t in threading.enumerate()[1:]] == [threading.Timer]
+        assert hasattr(sys.modules["pandas"], "Series") and "torch" not in sys.modules
+asyncio.run(begin())
+"""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200, cwd=ROOT)
+
+
+def test_a_server_that_starts_says_where_it_is_and_nothing_else(tmp_path):
+    server = Server(tmp_path)
+    try:
+        said = [line.strip() for line in server.said().splitlines() if line.strip()]
+        assert len(said) == 2 and said[0].startswith("You can now view"), said
+        assert said[1].endswith(f":{server.port}")
+    finally:
+        server.kill()

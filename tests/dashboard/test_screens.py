@@ -43,8 +43,9 @@ SETTLED = """([theme, width, ink]) => {  // what the browser draws and what the 
     && [...main.querySelectorAll('.main-svg')].every((figure) => figure.clientWidth <= width);
 }"""
 
-CUT = """(main) => [...main.querySelectorAll('.katex-display')]  // formulas that are cut by more than their rounding
-  .filter((formula) => formula.scrollWidth > formula.clientWidth + 4).map((formula) => formula.textContent)"""
+CUT = """(main) => [...main.querySelectorAll('.katex-display, [data-testid=stButtonGroup] [role=radiogroup]')]
+  .filter((row) => row.scrollWidth > row.clientWidth + 4).map((row) => row.textContent)"""
+"""Formulas and buttons that are cut by more than their rounding."""
 
 
 @pytest.mark.timeout(600)

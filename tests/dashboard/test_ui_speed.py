@@ -130,8 +130,11 @@ loaded = {"torch", "lab.analysis.group_statistics", "lab.analysis.derivation"}
 assert loaded <= set(sys.modules) and "transformers" not in sys.modules
 begun = []
 preload.preload_later = begun.append
-import app  # as the server does
-assert begun == [preload.DELAY_AFTER_START], "a server without visitors loads them too"
+import asyncio
+async def begin():
+    async with preload.pages_imported(None):
+        assert begun == [preload.DELAY_AFTER_START], "a server without visitors loads them too"
+asyncio.run(begin())
 """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],

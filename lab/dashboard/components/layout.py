@@ -11,9 +11,7 @@ import streamlit as st
 
 from lab.dashboard.components.glossary import WORDS, words_list, words_on_page
 from lab.dashboard.components.slider_figure import slider_figure
-
-DEFAULT_PAGE = "play"  # shown at the address without a path
-DEFAULT_PAGE_URL = "start"  # the URL path that Streamlit knows the default page by
+from lab.dashboard.state.default_page import DEFAULT_PAGE, DEFAULT_PAGE_URL
 
 
 def theme() -> str:

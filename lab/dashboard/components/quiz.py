@@ -19,8 +19,8 @@ COVER = """
   display: grid; place-items: center; font-size: 1.1rem; font-weight: 600; }}
 """
 BUTTONS = """<style>
-.st-key-quiz .st-key-guess { max-width: 100%; }
-.st-key-quiz .st-key-guess [role="radiogroup"] { flex-wrap: wrap; }
+.st-key-quiz [data-testid="stElementContainer"] { max-width: 100%; }
+.st-key-quiz [data-testid="stButtonGroup"] [role="radiogroup"] { flex-wrap: wrap; }
 </style>"""  # On a narrow window the buttons take a second row.
 VERDICT_WIDTH = 560  # pixels; on a narrow window the verdict stands under the buttons
 

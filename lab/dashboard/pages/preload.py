@@ -4,6 +4,8 @@ their slowest library in the background, while a visitor reads the first page.
 
 import importlib
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import streamlit as st
 
@@ -19,10 +21,16 @@ the first page is drawn in this time, whether a browser asks for it at once or n
 """
 
 
-def import_pages() -> None:
-    """Import all pages. This takes half a second, and torch is not among what they import."""
+@asynccontextmanager
+async def pages_imported(app: st.App) -> AsyncIterator[None]:
+    """The life of the server: import all pages before it answers, and their slowest library behind that.
+    Streamlit's caches exist by now, which the pages use. This takes half a second, and torch is not
+    among what the pages import.
+    """
     importlib.import_module("pandas")  # Plotly looks for it when the first figure is drawn.
     _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
+    preload_later(DELAY_AFTER_START)
+    yield
 
 
 @st.cache_resource(show_spinner=False)

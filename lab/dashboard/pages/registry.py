@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lab.dashboard.components.layout import DEFAULT_PAGE_URL
+from lab.dashboard.state.default_page import DEFAULT_PAGE_URL
 
 
 @dataclass(frozen=True)
