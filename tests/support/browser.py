@@ -181,12 +181,15 @@ def grow(folder: RunFolder, first: int, last: int) -> None:
     )
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=120, told=lambda: ""):
+    """Wait until `condition` is true and return its value; after `seconds` the error says what `told`
+    returns then.
+    """
     for _ in range(seconds * 10):
         if value := condition():
             return value
         time.sleep(0.1)
-    raise TimeoutError("It did not happen in time.")
+    raise TimeoutError(f"It did not happen in time. {told()}")
 
 
 def box_at_rest(locator) -> dict[str, float]:
