@@ -39,8 +39,8 @@ def test_a_run_is_started_steered_and_found_again_after_a_refresh_and_a_killed_s
     def told():
         log = folder.path / "log.txt"
         return (
-            f"{folder.state}, {folder.status()}; log: {log.read_text('utf-8')[-2000:]}; server:"
-            f" {server.said()[-2000:]}; page: {page.get_by_test_id('stMain').inner_text()[:1000]}"
+            f"{folder.state}, {folder.status()}; log: {log.read_text('utf-8')[-2000:]}; page:"
+            f" {page.get_by_test_id('stMain').inner_text()[:1000]}"
         )
 
     page.locator('.lab-plot[aria-label^="grpo-1:"] .main-svg').first.wait_for(
