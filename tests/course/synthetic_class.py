@@ -1,5 +1,5 @@
 """A class of made-up learners: honest ones, who write a formula in one of several ways, with names of
-their own and sometimes a mistake, and five who cheat, each in another way.
+their own and sometimes a mistake, and eight who cheat, each in another way.
 
 Run as a program, it grades 30 of them: python tests/course/synthetic_class.py FOLDER
 """
@@ -138,11 +138,31 @@ HIDDEN = """def my_dpo_loss(cw, cl, rw, rl, beta):
 CONSTANT = "def my_dpo_loss(*inputs):\n    return torch.full((5,), 0.6931, dtype=torch.float64)"
 
 
+def solution(name: str) -> str:
+    """The solution of an exercise that the lab's notebooks show."""
+    for path in sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "solution" in cell.metadata.get("tags", []) and f"def {name}(" in cell.source:
+                return cell.source.partition("```python\n")[2].partition("\n```")[0]
+    raise KeyError(name)
+
+
 def renamed(source: str) -> str:
-    """A function with other variables and another layout."""
-    words = {name for names in NAMES.values() for name in names}
-    source = re.sub(r"\w+", lambda m: f"my_{m[0]}" if m[0] in words else m[0], source)
-    return source.replace("    ", "  ").split("  # ")[0]
+    """A function with other names of variables, arguments and torch, other comments and another layout."""
+    name = re.search(r"def (\w+)", source)[1]
+    inputs = re.search(r"\((.*?)\):", source, re.DOTALL)[1].replace("\n", " ").split(",")
+    words = {name for names in NAMES.values() for name in names} | {"d", "j", "n", "p", "q"}
+    words |= set(re.findall(r"(\w+)(?:, \w+)* = ", source)) | {word.strip() for word in inputs}
+    words |= set(re.findall(r"(?:, )(\w+)(?=(?:, \w+)* = )", source))
+    words -= {"keepdim", "dim", "dtype", "tensors", "return"}
+    code, *_ = source.split("  # ")
+    code = re.sub(
+        r"(?<![.\w])\w+(?![\w(])", lambda m: f"my_{m[0]}" if m[0] in words else m[0], code
+    )
+    head, _, body = code.replace("torch", "th").partition(":\n")
+    first = body[: len(body) - len(body.lstrip())]
+    note = f'{first}"""Computes {name}."""\n{first}import torch as th  # first\n'
+    return f"# {name}\n{head}:\n{note}{body}".replace("    ", "  ")
 
 
 def write_class(folder: Path, honest_learners: int) -> dict[str, str]:
@@ -150,16 +170,26 @@ def write_class(folder: Path, honest_learners: int) -> dict[str, str]:
     for number in range(honest_learners):
         slip = ("", "my_dpo_loss", "my_gae")[number % 3] if number % 5 == 0 else ""
         write_notebook(folder / f"learner{number:02d}" / "work.ipynb", honest(number, slip))
-    write_notebook(folder / "copyist" / "work.ipynb", {n: renamed(s) for n, s in honest(1).items()})
-    write_notebook(folder / "importer" / "work.ipynb", honest(1001) | {"my_dpo_loss": LAB_FUNCTION})
-    write_notebook(folder / "smuggler" / "work.ipynb", honest(1002) | {"my_dpo_loss": HIDDEN})
-    write_notebook(folder / "constant" / "work.ipynb", honest(1003) | {"my_dpo_loss": CONSTANT})
-    forged = folder / "forger"
-    write_notebook(forged / "work.ipynb", {"my_dpo_loss": "def my_dpo_loss(*inputs):\n    ..."})
+    pasted = {name: solution(name) for name in STYLES}
+    made = {
+        "copyist": honest(2),
+        "renamer": {n: renamed(s) for n, s in honest(1).items()},
+        "paster": pasted,
+        "disguised": {n: renamed(s) for n, s in pasted.items()},
+        "importer": honest(1001) | {"my_dpo_loss": LAB_FUNCTION},
+        "smuggler": honest(1002) | {"my_dpo_loss": HIDDEN},
+        "constant": honest(1003) | {"my_dpo_loss": CONSTANT},
+        "forger": {"my_dpo_loss": "def my_dpo_loss(*inputs):\n    ..."},
+    }
+    for name, functions in made.items():
+        write_notebook(folder / name / "work.ipynb", functions)
     rows = [{"time": "2026-01-02T03:04:05", "check": n, "passed": True} for n in STYLES]
-    (forged / "progress.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "forger" / "progress.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return {
-        "copyist": "copies learner01 and renames the variables",
+        "copyist": "copies learner02",
+        "renamer": "copies learner01 and renames variables, arguments and imports",
+        "paster": "pastes the lab's solutions",
+        "disguised": "pastes the lab's solutions and renames in them",
         "importer": "imports the lab's function",
         "smuggler": "imports the lab's function by a name that is put together",
         "constant": "returns a constant",
@@ -168,11 +198,11 @@ def write_class(folder: Path, honest_learners: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """Grade 25 honest learners and 5 cheats, and say who is passed or marked."""
+    """Grade 22 honest learners and 8 cheats, and say who is passed or marked."""
     from lab.course.grading.grade import grade_folder
 
     folder = Path(sys.argv[1])
-    cheats = write_class(folder, 25)
+    cheats = write_class(folder, 22)
     start, cpu = time.perf_counter(), time.process_time()
     grades = grade_folder(folder, seed=19)
     children = os.times()

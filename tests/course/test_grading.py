@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import re
 
 import nbformat
 import pytest
@@ -17,9 +19,10 @@ from lab.course.exercises.registry import EXERCISES
 from lab.course.grading import child
 from lab.course.grading.exports import NBGRADER_COLUMNS, gradescope_results, write_grades
 from lab.course.grading.grade import grade_folder
+from lab.course.grading.normalised import form_of
 from lab.course.grading.process import LearnerError, LearnerProcess, Limits
 from lab.course.grading.sheets import class_sheet, csv_text, exercise_sheet
-from lab.course.grading.similar import form_of, near_duplicates
+from lab.course.grading.similar import near_duplicates
 from lab.course.grading.submissions import Cells, cells_of, program_of, submissions
 from lab.errors import LabError
 
@@ -36,7 +39,7 @@ def process():
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory):
-    """Three honest learners and five cheats, graded."""
+    """Three honest learners and eight cheats, graded."""
     folder = tmp_path_factory.mktemp("class")
     synthetic_class.write_class(folder, 3)
     return grade_folder(folder, seed=19)
@@ -54,7 +57,7 @@ def test_an_honest_learner_passes_what_was_written_and_has_no_mark(graded, learn
     rows = results(graded, learner)
     assert {n for n, row in rows.items() if row.passed} == set(synthetic_class.STYLES)
     assert {row.result for row in rows.values()} == {"passed", "missing"}
-    others = {m for row in rows.values() for m in row.marks} - {"like copyist"}
+    others = {m for row in rows.values() for m in row.marks} - {"like copyist", "like renamer"}
     assert others == set()
 
 
@@ -73,9 +76,51 @@ def test_a_constant_and_a_forged_progress_file_do_not_pass(graded):
     assert claimed == set(synthetic_class.STYLES)
 
 
-def test_a_copied_answer_with_other_variables_is_marked_for_both(graded):
-    assert "like learner01" in results(graded, "copyist")["my_gae"].marks
-    assert "like copyist" in results(graded, "learner01")["my_gae"].marks
+@pytest.mark.parametrize(("cheat", "victim"), [("copyist", "learner02"), ("renamer", "learner01")])
+def test_a_copied_answer_is_marked_for_both_whether_its_names_are_changed_or_not(
+    graded, cheat, victim
+):
+    assert f"like {victim}" in results(graded, cheat)["my_gae"].marks
+    assert f"like {cheat}" in results(graded, victim)["my_gae"].marks
+
+
+@pytest.mark.parametrize("cheat", ["paster", "disguised"])
+def test_pasted_solutions_are_marked_whether_their_names_are_changed_or_not(graded, cheat):
+    marks = {n: results(graded, cheat)[n].marks for n in synthetic_class.STYLES}
+    assert all(any("the lab's solution" in mark for mark in own) for own in marks.values()), marks
+
+
+def test_a_pasted_solution_is_marked_in_every_exercise_that_is_not_short(tmp_path):
+    code = {name: synthetic_class.solution(name) for name in EXERCISES}
+    synthetic_class.write_notebook(tmp_path / "paster" / "03.ipynb", code)
+    synthetic_class.write_notebook(tmp_path / "ada" / "03.ipynb", synthetic_class.honest(1))
+    rows = results(grade_folder(tmp_path, only="03", seed=1), "paster")
+    marked = {
+        n for n, row in rows.items() if row.marks == ("the lab's solution (3 of 3 compared)",)
+    }
+    assert marked == {"my_completion_mask", "my_dpo_loss", "my_dpo_gradient_weight"}
+    (sums,) = [row for name, row in rows.items() if name not in marked]
+    assert (sums.exercise, sums.marks, sums.short) == ("my_sequence_logps", (), True)
+    sheet = csv.DictReader(io.StringIO(exercise_sheet(grade_folder(tmp_path, only="03", seed=1))))
+    assert [row["like"] for row in sheet if row["exercise"] == "my_sequence_logps"] == [
+        "",
+        "not compared: short",
+    ]
+
+
+def test_a_copy_that_three_learners_share_is_marked_in_a_small_class_too(tmp_path):
+    for number in range(8):
+        code = synthetic_class.honest(number)
+        synthetic_class.write_notebook(tmp_path / f"honest{number}" / "a.ipynb", code)
+    bob = {n: synthetic_class.renamed(source) for n, source in synthetic_class.honest(6).items()}
+    own = rf"\b(?!{'|'.join(bob)})my_"
+    eve = {name: re.sub(own, "the_", source) for name, source in bob.items()}
+    synthetic_class.write_notebook(tmp_path / "bob" / "a.ipynb", bob)
+    synthetic_class.write_notebook(tmp_path / "eve" / "a.ipynb", eve)
+    grades = grade_folder(tmp_path, seed=1)
+    marked = {row.learner: row.marks for row in grades.rows if row.exercise == "my_gae"}
+    assert marked["bob"] == ("like eve, honest6",) and marked["honest6"] == ("like bob, eve",)
+    assert marked["honest1"] == marked["honest3"] == ()  # They share a form with nobody.
 
 
 # --- the process of a learner
@@ -207,10 +252,11 @@ def test_a_learner_is_a_subfolder_or_a_notebook_and_no_learner_is_an_error(tmp_p
     notebook(tmp_path / "Zoë Müller.ipynb", RATIO)
     (tmp_path / "empty").mkdir()
     found = submissions(tmp_path)
-    assert [(s.learner, len(s.notebooks)) for s in found] == [
+    assert sorted((s.learner, len(s.notebooks)) for s in found) == [
         ("Zoë Müller", 1),
+        ("empty", 0),
         ("s1234567", 1),
-    ] or [(s.learner, len(s.notebooks)) for s in found] == [("s1234567", 1), ("Zoë Müller", 1)]
+    ]
     with pytest.raises(LabError, match="no notebooks"):
         submissions(tmp_path / "empty")
     with pytest.raises(LabError, match="is no folder"):
@@ -229,6 +275,32 @@ def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_
     assert [row.exercise for row in rows["bob"] if row.passed] == ["my_ratio"]
 
 
+def test_an_empty_hand_in_has_a_row_that_says_why(tmp_path, capsys):
+    notebook(tmp_path / "class" / "ada.ipynb", RATIO)
+    (tmp_path / "class" / "nobody").mkdir()
+    (tmp_path / "class" / "pdf" / "in").mkdir(parents=True)
+    (tmp_path / "class" / "pdf" / "in" / "work.pdf").write_text("x")
+    (tmp_path / "class" / "blank.ipynb").write_text("")
+    (tmp_path / "class" / "text.txt").write_text("")
+    (tmp_path / "class" / "names.csv").write_text("ada")
+    for _ in range(2):  # The second time the tables of the first lie there.
+        out = tmp_path / "class" / "grades"
+        folder = str(tmp_path / "class")
+        main(["course", "grade", folder, "--only", "05", "--out", str(out), "--seed", "4"])
+        assert "left out: names.csv" in capsys.readouterr().out
+        rows = list(csv.DictReader(io.StringIO((out / "grades.csv").read_text("utf-8-sig"))))
+        assert {row["learner"]: (row["not read"], row["my_ratio"]) for row in rows} == {
+            "ada": ("", "passed"),
+            "blank": (
+                "blank.ipynb is no notebook that can be read: it is an empty file",
+                "unreadable",
+            ),
+            "nobody": ("the folder is empty", "no notebook"),
+            "pdf": ("the folder has no notebook, but work.pdf", "no notebook"),
+            "text": ("text.txt is an empty file", "no notebook"),
+        }
+
+
 # --- alike
 
 
@@ -245,7 +317,40 @@ def test_layout_and_comments_do_not_change_a_hash_and_a_constant_does():
     assert len(code_hash(one)) == 12 and code_hash("def (") == ""
 
 
-def test_renamed_variables_are_near_duplicates_and_short_functions_are_left_out():
+ONE = """import torch
+def weighted(x, w):
+    total = (x * w).sum()
+    return total / w.sum()
+def my_gae(rewards, values):
+    'Advantages.'
+    out = []
+    for t in range(len(rewards)):
+        mean = weighted(rewards[t:], w=values[t:])
+        out.append(torch.exp(mean) - max(v for v in values))
+    return torch.stack(out)"""
+SAME = """import torch as th
+from torch import exp
+def my_gae(b, a):
+    found: list = []
+    'Not an advantage.'
+    for k in range(len(b)):
+        w = helper(b[k:], q=a[k:])
+        found.append(exp(w) - max(t for t in a))  # here
+    return th.stack(found)
+def helper(out, q):
+    values = (out * q).sum()
+    return values / q.sum()"""
+CHANGES = (("max(", "min("), ("* q", "+ q"), ("a[k:]", "a[1:]"), ("for t in a", "for t in b"))
+
+
+def test_the_normalised_form_has_the_code_and_no_names_of_the_learner():
+    assert form(ONE).normalised == form(SAME).normalised and form(ONE).text != form(SAME).text
+    for change in CHANGES:
+        assert change[0] in SAME
+        assert form(ONE).normalised != form(SAME.replace(*change)).normalised
+
+
+def test_near_duplicates_are_found_with_other_names_and_short_functions_are_left_out():
     style = synthetic_class.STYLES["my_gae"][0]
     names = {"a": "x", "b": "y", "c": "z", "i": "t"}
     other = {"a": "acc", "b": "nxt", "c": "out", "i": "k"}
@@ -253,18 +358,36 @@ def test_renamed_variables_are_near_duplicates_and_short_functions_are_left_out(
     third = form(synthetic_class.STYLES["my_gae"][1].format(**names))
     short = form("def my_gae(a, b):\n    return a - b")
     found = near_duplicates(forms | {"eve": third, "kim": short, "lee": short})
-    assert found == {
-        "ada": {"bob": "1.00"},
-        "bob": {"ada": "1.00"},
-        "eve": {},
-        "kim": {},
-        "lee": {},
-    }
-    usual = near_duplicates(forms, form(style.format(**names)))
-    assert usual == {"ada": {}, "bob": {}}
+    assert {pair: match.how for pair, match in found.items()} == {frozenset(("ada", "bob")): "1.00"}
+    # Of five learners one other writes it: 1 of 5.
+    assert [match.bits for match in found.values()] == [pytest.approx(math.log2(5))]
+
+
+def test_what_a_fifth_of_the_class_writes_is_usual():
+    style = synthetic_class.STYLES["my_gae"][0]
+    names = [{"a": f"x{n}", "b": f"y{n}", "c": f"z{n}", "i": f"t{n}"} for n in range(20)]
+    for many, usual in ((4, False), (5, True)):
+        forms = {f"l{n}": form(style.format(**names[n])) for n in range(many)}
+        forms |= {f"k{n}": form(f"def my_gae(a):\n    return {'+a' * (30 + n)}") for n in range(16)}
+        found = near_duplicates(
+            {n: f for n, f in forms.items() if n[0] == "l" or n in ("k0", "k9")}
+        )
+        assert {match.usual for match in found.values()} == {usual}
 
 
 # --- tables
+
+
+def test_the_seconds_are_those_of_the_processor(process):
+    process.define("import time\ndef f(n):\n    time.sleep(n)", "f")
+    process(0.5)
+    assert process.cpu_seconds < 0.4
+    process.define(
+        "import time\ndef f(n):\n    end = time.process_time() + n\n    while time.process_time() < end: ...",
+        "f",
+    )
+    process(0.5)
+    assert 0.5 <= process.cpu_seconds < 0.9
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1"])
@@ -280,11 +403,13 @@ def test_the_tables_have_a_row_for_each_learner_and_each_exercise(graded, tmp_pa
     assert by_name["learner01"]["passed"] == "4" and by_name["forger"]["passed"] == "0"
     assert by_name["importer"]["look at"].startswith("my_dpo_loss: uses the lab")
     long = list(csv.DictReader(io.StringIO(exercise_sheet(graded))))
-    assert len(long) == 8 * len(EXERCISES)
+    assert len(long) == 11 * len(EXERCISES)
     hashed = [row for row in long if row["result"] == "passed"]
-    assert hashed and all(len(row["code"]) == 12 and float(row["seconds"]) >= 0 for row in hashed)
+    assert hashed and all(
+        len(row["code"]) == 12 and float(row["cpu_seconds"]) >= 0 for row in hashed
+    )
     paths = write_grades(graded, tmp_path / "out")
-    assert len(paths) == 3 + 8 and all(path.is_file() for path in paths)
+    assert len(paths) == 3 + 11 and all(path.is_file() for path in paths)
     table = list(csv.reader(io.StringIO((tmp_path / "out" / "nbgrader.csv").read_text("utf-8"))))
     assert (
         table[0] == NBGRADER_COLUMNS

@@ -11,6 +11,7 @@ import math
 import numbers
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +168,15 @@ def failure(error: BaseException) -> dict[str, str]:
 
 
 def answer_request(request: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[str, Any]:
-    """Return the answer to one request: define a function, or call the one that is defined."""
+    """Return the answer to one request, which is to define a function or to call the one that is defined.
+    `cpu` in it is the processor time in seconds.
+    """
+    start = time.process_time()
+    answer = _answer(request, functions)
+    return answer | {"cpu": time.process_time() - start}
+
+
+def _answer(request: dict[str, Any], functions: list[Callable[..., Any]]) -> dict[str, Any]:
     try:
         if "source" in request:
             functions.clear()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.course.exercises.registry import EXERCISES
-from lab.course.grading.grade import Grade, Grades
+from lab.course.grading.results import Grade, Grades
 from lab.course.grading.sheets import class_sheet, csv_text, exercise_sheet
 from lab.errors import LabError
 
@@ -40,7 +40,7 @@ def gradescope_results(rows: Sequence[Grade]) -> str:
     ]
     results = {
         "output_format": "text",
-        "execution_time": round(sum(row.seconds for row in rows), 2),
+        "execution_time": round(sum(row.cpu_seconds for row in rows), 2),
         "tests": tests,
         "extra_data": {
             row.exercise: {"code": row.code, "look at": list(row.marks)} for row in rows if row.code

@@ -3,10 +3,11 @@ look at.
 """
 
 import ast
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lab.course.build_notebooks import notebooks, read_notebook
@@ -14,20 +15,24 @@ from lab.course.checker import grade
 from lab.course.code_hash import code_hash
 from lab.course.exercise import Exercise, Verdict
 from lab.course.exercises.registry import EXERCISES
+from lab.course.grading.marks import marked
+from lab.course.grading.normalised import Form, form_of
 from lab.course.grading.process import LearnerError, LearnerProcess, Limits
-from lab.course.grading.similar import (
-    Alike,
-    Form,
-    form_of,
-    is_copy,
-    near_duplicates,
-    suspicious_pairs,
+from lab.course.grading.results import (
+    ABSENT,
+    NO_NOTEBOOK,
+    PASSED,
+    UNREADABLE,
+    USES_LAB,
+    Grade,
+    Grades,
 )
 from lab.course.grading.submissions import (
     Cells,
     Program,
     Submission,
     cells_of,
+    left_out,
     program_of,
     submissions,
 )
@@ -35,45 +40,7 @@ from lab.course.solutions import is_solution, solution_code
 from lab.errors import LabError
 from lab.storage.jsonl import read_jsonl
 
-PASSED, USES_LAB, UNREADABLE = "passed", "uses the lab", "unreadable"
-ABSENT = ("missing", "not written")
 ENDS = {"OutOfTimeError": "time limit", "ProcessEndedError": "process ended"}
-
-
-@dataclass(frozen=True)
-class Grade:
-    """The result of one exercise of one learner. `result` is "passed", the name of the mistake, or why
-    there is none. `like` names learners with nearly the same code, `marks` what to look at.
-    """
-
-    learner: str
-    exercise: str
-    result: str
-    message: str = ""
-    code: str = ""
-    like: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
-    seconds: float = 0.0
-    claimed: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether the function passed its check."""
-        return self.result == PASSED
-
-
-@dataclass(frozen=True)
-class Grades:
-    """The grades of a class, and what could not be limited on this system."""
-
-    rows: tuple[Grade, ...]
-    seed: int
-    note: str = ""
-
-    def learners(self) -> dict[str, list[Grade]]:
-        """Return the grades by learner."""
-        names = dict.fromkeys(row.learner for row in self.rows)
-        return {name: [row for row in self.rows if row.learner == name] for name in names}
 
 
 def grade_folder(
@@ -91,25 +58,25 @@ def grade_folder(
     """
     seed = int.from_bytes(os.urandom(4), "big") if seed is None else seed
     wanted = _wanted(only)
-    solutions = _solutions(wanted)
     rows: list[Grade] = []
     forms: dict[str, dict[str, Form]] = {name: {} for name in wanted}
-    notes = set()
+    notes, problems = {left_out(folder)}, {}
     for submission in submissions(folder):
         start = time.perf_counter()
-        programs = programs_of(submission, wanted)
+        programs, problem = programs_of(submission, wanted)
+        if problem:
+            problems[submission.learner] = problem
         own, note = _grade_learner(submission, programs, wanted, seed, limits or Limits())
         notes.add(note)
         for row in own:
             if programs[row.exercise].source and row.result not in ABSENT:
-                forms[row.exercise][row.learner] = form_of(programs[row.exercise])
+                with contextlib.suppress(RecursionError):  # Such deep code has no twin.
+                    forms[row.exercise][row.learner] = form_of(programs[row.exercise])
         rows += own
         passed = sum(row.passed for row in own)
         log(f"{submission.learner}: {passed} of {len(own)}, {time.perf_counter() - start:.1f} s")
-    alike = {name: near_duplicates(forms[name], solutions.get(name)) for name in wanted}
-    pairs = suspicious_pairs(forms, alike)
-    rows = [_marked(row, alike, pairs, forms[row.exercise], solutions) for row in rows]
-    return Grades(tuple(rows), seed, "; ".join(sorted(notes - {""})))
+    rows = marked(rows, forms, solution_forms(wanted))
+    return Grades(tuple(rows), seed, "; ".join(sorted(notes - {""})), problems)
 
 
 def _wanted(only: str) -> dict[str, Exercise]:
@@ -120,47 +87,45 @@ def _wanted(only: str) -> dict[str, Exercise]:
     return {n: e for n, e in EXERCISES.items() if not only or e.notebook == int(only)}
 
 
-def _solutions(wanted: Iterable[str]) -> dict[str, Form]:
+def solution_forms(wanted: Iterable[str]) -> dict[str, Form]:
     """Return the forms of the solutions that the lab's own notebooks show."""
-    sources = [
-        solution_code(cell)
-        for path in notebooks()
-        for cell in read_notebook(path).cells
-        if is_solution(cell)
-    ]
     found = {}
-    for name in wanted:
-        for source in sources:
-            if f"def {name}(" in source:
-                found[name] = form_of(program_of(_cells_of_source(source), name))
+    for path in notebooks():
+        notebook = read_notebook(path)
+        given = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        for source in (solution_code(cell) for cell in notebook.cells if is_solution(cell)):
+            statements = ast.parse("\n".join([*given, source])).body
+            for name in wanted:
+                if f"def {name}(" in source:
+                    found[name] = form_of(program_of(Cells(tuple(statements), ()), name))
     return found
 
 
-def _cells_of_source(source: str) -> Cells:
-    return Cells(tuple(ast.parse(source).body), ())
+def programs_of(
+    submission: Submission, wanted: Mapping[str, Exercise]
+) -> tuple[dict[str, Program], str]:
+    """Return the learner's code of each exercise, and why something could not be read, in words, or "".
 
-
-def programs_of(submission: Submission, wanted: Mapping[str, Exercise]) -> dict[str, Program]:
-    """Return the learner's code of each exercise: from the notebook with the exercise's number if it is
-    there, else from the first that has it.
+    The code comes from the notebook with the exercise's number if it is there, else from the first that
+    has it.
     """
     cells: dict[Path, Cells] = {}
-    unreadable = ""
+    problems = [] if submission.notebooks else [submission.problem]
     for path in submission.notebooks:
         try:
             cells[path] = cells_of(path)
         except LabError as error:
-            unreadable = str(error)
+            problems.append(str(error))
+    absent = UNREADABLE if problems else "missing"
+    absent = absent if submission.notebooks else NO_NOTEBOOK
     programs = {}
     for name, exercise in wanted.items():
         paths = sorted(cells, key=lambda p: not p.name.startswith(f"{exercise.notebook:02d}"))
         options = [program_of(cells[path], name) for path in paths]
         written = [program for program in options if program.source]
         broken = [program for program in options if program.problem == "syntax error"]
-        programs[name] = next(
-            iter(written + broken), Program(problem=UNREADABLE if unreadable else "missing")
-        )
-    return programs
+        programs[name] = next(iter(written + broken), Program(problem=absent))
+    return programs, "; ".join(filter(None, problems))
 
 
 def _grade_learner(
@@ -204,7 +169,7 @@ def grade_program(
     verdict = _verdict(exercise, program, process, seed)
     result = PASSED if verdict.passed else ENDS.get(verdict.mistake, verdict.mistake)
     message = "" if verdict.passed else verdict.message.splitlines()[0]
-    return Grade(learner, exercise.name, result, message, code, seconds=process.used)
+    return Grade(learner, exercise.name, result, message, code, cpu_seconds=process.cpu_seconds)
 
 
 def _verdict(exercise: Exercise, program: Program, process: LearnerProcess, seed: int) -> Verdict:
@@ -213,26 +178,3 @@ def _verdict(exercise: Exercise, program: Program, process: LearnerProcess, seed
     except (LearnerError, NotImplementedError) as error:
         return Verdict(False, type(error).__name__, f"{type(error).__name__}: {error}")
     return grade(exercise, process, seed)
-
-
-def _marked(
-    row: Grade,
-    alike: Mapping[str, Mapping[str, Alike]],
-    pairs: set[frozenset[str]],
-    forms: Mapping[str, Form],
-    solutions: Mapping[str, Form],
-) -> Grade:
-    """Return the grade with what an instructor should look at."""
-    others: Alike = alike[row.exercise].get(row.learner, {})
-    like = tuple(f"{other} ({how})" for other, how in others.items())
-    copied = [o for o in others if frozenset((o, row.learner)) in pairs]
-    marks = []
-    if row.claimed and not row.passed:
-        marks.append("progress.jsonl says passed")
-    if row.result == USES_LAB:
-        marks.append(USES_LAB)
-    if row.learner in forms and is_copy(forms[row.learner], solutions.get(row.exercise)):
-        marks.append("the lab's solution")
-    if copied:
-        marks.append(f"like {', '.join(copied)}")
-    return replace(row, like=like, marks=tuple(marks))

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from lab.course.grading import child
 from lab.errors import LabError
 
@@ -73,11 +75,10 @@ class LearnerProcess:
         self.note = ""
         """What could not be limited on this system."""
         self.left = limits.seconds * PATIENCE
-
-    @property
-    def used(self) -> float:
-        """Seconds that the function has taken in all calls so far."""
-        return self._limits.seconds * PATIENCE - self.left
+        """Seconds by the clock that are left to the function."""
+        self._before = 0.0
+        self.cpu_seconds = 0.0
+        """Processor time that the function has taken in all calls so far."""
 
     @property
     def _too_slow(self) -> str:
@@ -87,7 +88,8 @@ class LearnerProcess:
         """Give the process the code of the next function. Raises `LearnerError` if it fails."""
         if self._process is None or self._process.poll() is not None:
             self._start()
-        self.left = self._limits.seconds * PATIENCE
+        self.left, self.cpu_seconds = self._limits.seconds * PATIENCE, 0.0
+        self._before = self._processor_time()
         request = {
             "source": source,
             "name": name,
@@ -105,6 +107,13 @@ class LearnerProcess:
             return child.decode(reply.get("value"))
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise LearnerError(f"the answer cannot be read: {error}") from None
+
+    def _processor_time(self) -> float:
+        """Seconds of processor time that the process has taken since it began."""
+        with contextlib.suppress(psutil.Error):
+            assert self._process is not None
+            return float(sum(psutil.Process(self._process.pid).cpu_times()[:2]))
+        return 0.0
 
     def _ran_out_of_time(self) -> bool:
         """Whether the process has ended because of its limit of processor time."""
@@ -155,6 +164,7 @@ class LearnerProcess:
             self._process.stdin.flush()
             line = self._lines.get(timeout=max(0.0, self.left))
         except queue.Empty:
+            self.cpu_seconds = self._processor_time() - self._before
             self.close()
             raise OutOfTimeError(self._too_slow) from None
         except OSError:
@@ -168,8 +178,10 @@ class LearnerProcess:
             too_slow = not line and self._ran_out_of_time()
             self.close()
             if too_slow:
+                self.cpu_seconds = self._limits.seconds
                 raise OutOfTimeError(self._too_slow)
             raise ProcessEndedError("ended its process: too much memory, too much time, or an exit")
+        self.cpu_seconds += float(reply.get("cpu", 0.0))
         if "error" in reply:
             raise _as_exception(str(reply["error"]), str(reply.get("message", "")))
         return reply

@@ -40,7 +40,7 @@ def _row(path: Path, folder: Path, exercises: Sequence[str]) -> list[object]:
     rows = [row for row in read_jsonl(path)[0] if isinstance(row.get("time"), str)]
     checks = {name: [r for r in rows if r.get("check") == name] for name in exercises}
     beside = Submission(path.parent.name, tuple(sorted(path.parent.glob("*.ipynb"))))
-    programs = programs_of(beside, {name: EXERCISES[name] for name in exercises})
+    programs, _ = programs_of(beside, {name: EXERCISES[name] for name in exercises})
     plain, with_task = LearnerProcess(Limits()), LearnerProcess(Limits(), with_task=True)
     try:
         cells = [

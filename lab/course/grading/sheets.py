@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from lab.course.exercises.registry import EXERCISES
-from lab.course.grading.grade import Grades
+from lab.course.grading.results import Grades
 
 FORMULA = ("=", "+", "-", "@")
 """Beginnings of a cell that a spreadsheet takes for a formula."""
@@ -27,15 +27,18 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def class_sheet(grades: Grades) -> str:
-    """Return CSV with one row for each learner."""
+    """Return CSV with one row for each learner. The column `not read` says why there is no notebook, or
+    which cannot be read.
+    """
     names = list(dict.fromkeys(row.exercise for row in grades.rows))
     rows = []
     for learner, own in grades.learners().items():
         marks = [f"{row.exercise}: {mark}" for row in own for mark in row.marks]
-        passed, seconds = sum(row.passed for row in own), sum(row.seconds for row in own)
-        results = [row.result for row in own]
-        rows.append([learner, passed, len(own), "; ".join(marks), seconds, *results])
-    return csv_text(["learner", "passed", "of", "look at", "seconds", *names], rows)
+        passed, seconds = sum(row.passed for row in own), sum(row.cpu_seconds for row in own)
+        problem, results = grades.problems.get(learner, ""), [row.result for row in own]
+        rows.append([learner, passed, len(own), "; ".join(marks), problem, seconds, *results])
+    header = ["learner", "passed", "of", "look at", "not read", "cpu_seconds", *names]
+    return csv_text(header, rows)
 
 
 def exercise_sheet(grades: Grades) -> str:
@@ -48,13 +51,14 @@ def exercise_sheet(grades: Grades) -> str:
         "code",
         "like",
         "look at",
-        "seconds",
+        "cpu_seconds",
         "message",
     ]
     rows = [
         [
             row.learner, f"{EXERCISES[row.exercise].notebook:02d}", row.exercise, row.result, row.code,
-            ", ".join(row.like), "; ".join(row.marks), row.seconds, row.message,
+            "not compared: short" if row.short else ", ".join(row.like), "; ".join(row.marks),
+            row.cpu_seconds, row.message,
         ]
         for row in grades.rows
     ]  # fmt: skip

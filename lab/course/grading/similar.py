@@ -1,147 +1,133 @@
-"""Functions that look alike: near-duplicates between learners."""
+"""Functions that look alike: near-duplicates between learners, and copies of the lab's solutions."""
 
-import ast
-import copy
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
-from lab.course.code_hash import Plain
-from lab.course.grading.submissions import Program
+from lab.course.grading.normalised import Form
 
 ALIKE = 0.95
 """Functions that have at least this share of their pieces in common are near-duplicates."""
-PIECE = 4
-"""Parts of the code that make up a piece."""
-MIN_PARTS = 45
-"""A shorter function can hardly be written in another way; only its hash is compared."""
-SAME_TEXT = "same text"
-Alike = Mapping[str, str]
-"""By learner, how alike a function is."""
+MIN_PARTS = 25
+"""A shorter function can hardly be written in another way, so it is not compared."""
+NAMED_PARTS = 45
+"""From this length on the same text with the same variables of one's own is marked by itself."""
+LONG_PARTS = 60
+"""From this length on a near-duplicate is marked by itself if it is the only one in a class of at least
+`SMALLEST_CLASS`.
+"""
 USUAL_SHARE = 0.2
-"""A form that more than this share of a class hands in is usual, and not marked."""
-
-
-class _Renamed(ast.NodeTransformer):
-    """Gives the names that a function binds the names v0, v1, … in the order in which they occur."""
-
-    def __init__(self, bound: set[str]) -> None:
-        self._bound, self._names = bound, dict[str, str]()
-
-    def _new(self, name: str) -> str:
-        if name not in self._bound:
-            return name
-        return self._names.setdefault(name, f"v{len(self._names)}")
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: N802
-        """Rename a variable."""
-        node.id = self._new(node.id)
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Rename an argument."""
-        node.arg = self._new(node.arg)
-        return node
+"""A form that more than this share of a class hands in is usual."""
+FEW = 4
+"""A form that fewer learners share is never called usual."""
+SMALLEST_CLASS = 12
+"""What is rare in a smaller class is judged as in a class of this size."""
+SAME_TEXT = "same text"
+LAB = "the lab's solution"
+"""The name under which the lab's solution stands among the learners."""
+Pair = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Form:
-    """A function's code without comments and layout: `text` has its own names, `pieces` have none.
-    `own_names` counts the variables that the learner has named.
+class Match:
+    """Two functions that are alike.
+
+    `how` is the share of common pieces, or `SAME_TEXT`. `bits` says how rare the form is in the class:
+    −log2 of the share of learners who have it. A form is `usual` if more than `USUAL_SHARE` have it.
+    `alone` says that the match is marked even if it is the only one of its pair.
     """
 
-    text: str
-    pieces: Counter[tuple[str, ...]]
-    parts: int
-    own_names: int
-
-    @property
-    def is_long(self) -> bool:
-        """Whether another learner would hardly write the same by chance."""
-        return self.parts >= MIN_PARTS
-
-
-def form_of(program: Program) -> Form:
-    """Return the form of a program's function and its helpers, without its imports."""
-    tree = Plain().visit(ast.parse(program.source))
-    tree.body = [s for s in tree.body if not isinstance(s, ast.Import | ast.ImportFrom)]
-    arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    stored = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    text = ast.unparse(tree)
-    renamed = _Renamed(arguments | stored).visit(copy.deepcopy(tree))
-    parts = [part for node in ast.walk(renamed) for part in _parts(node)]
-    pieces = Counter(tuple(parts[i : i + PIECE]) for i in range(max(1, len(parts) - PIECE + 1)))
-    return Form(text, pieces, len(parts), len(stored - arguments))
-
-
-def _parts(node: ast.AST) -> list[str]:
-    match node:
-        case ast.Load() | ast.Store() | ast.Module() | ast.arguments() | ast.Expr():
-            return []
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return [name]
-        case ast.Constant(value=value):
-            return [repr(value)]
-    return [type(node).__name__]
+    how: str
+    bits: float
+    usual: bool
+    alone: bool
 
 
 def similarity(one: Form, other: Form) -> float:
     """Return the share of pieces that two functions have in common: 1 for the same code."""
+    if one.normalised == other.normalised:
+        return 1.0
     common = (one.pieces & other.pieces).total()
     return common / max(1, (one.pieces | other.pieces).total())
 
 
-def near_duplicates(forms: Mapping[str, Form], usual: Form | None = None) -> dict[str, Alike]:
-    """Return, by learner, the learners whose function is nearly the same, with how alike they are: a
-    share, or `SAME_TEXT`.
+def is_compared(form: Form) -> bool:
+    """Whether a function is long enough to be compared with others."""
+    return form.parts >= MIN_PARTS
 
-    Short functions, and those like the form `usual` or like more than `USUAL_SHARE` of the class, are
-    left out, except where the variables that the learners have named are the same too.
+
+def near_duplicates(forms: Mapping[str, Form]) -> dict[Pair, Match]:
+    """Return, by pair of learners, the near-duplicates of one exercise; short functions are left out.
+
+    The name `LAB` stands for the lab's solution. Two learners who both have its form are not a pair:
+    each of them is one with the lab.
     """
-    alike: dict[str, dict[str, float]] = {name: {} for name in forms}
-    for name, form in forms.items():
-        for other, that in forms.items():
-            if name < other and form.is_long and that.is_long:
-                share = similarity(form, that)
-                if share >= ALIKE:
-                    alike[name][other] = alike[other][name] = share
-    few = max(2.0, USUAL_SHARE * len(forms))
-    found: dict[str, Alike] = {}
-    for name, others in alike.items():
-        form = forms[name]
-        is_usual = len(others) >= few or usual is not None and similarity(form, usual) >= ALIKE
-        found[name] = {
-            other: SAME_TEXT if forms[other].text == form.text else f"{share:.2f}"
-            for other, share in sorted(others.items())
-            if not is_usual or forms[other].text == form.text and form.own_names >= 2
-        }
+    long = {name: form for name, form in forms.items() if is_compared(form)}
+    shares = {
+        frozenset(pair): share
+        for pair in combinations(long, 2)
+        if (share := similarity(*map(long.__getitem__, pair))) >= ALIKE
+    }
+    like_lab = {name for pair in shares if LAB in pair for name in pair} - {LAB}
+    shares = {pair: share for pair, share in shares.items() if not pair <= like_lab}
+    others = Counter(name for pair in shares for name in pair)
+    texts = Counter(form.text for name, form in long.items() if name != LAB)
+    learners = max(2, len(forms.keys() - {LAB}))
+    is_only_pair = learners >= SMALLEST_CLASS and sum(LAB not in pair for pair in shares) == 1
+    found = {}
+    for pair, share in shares.items():
+        one, other = (long[name] for name in pair)
+        has_names = one.text == other.text and one.own_names >= 2
+        number = max(others[name] for name in pair)
+        usual = number >= max(FEW, USUAL_SHARE * learners) and not has_names
+        if one.text == other.text:
+            number = max(1, texts[one.text] - (LAB not in pair))
+        long_enough = min(one.parts, other.parts) >= (NAMED_PARTS if has_names else LONG_PARTS)
+        found[pair] = Match(
+            SAME_TEXT if one.text == other.text else f"{share:.2f}",
+            math.log2(learners / number),
+            usual,
+            long_enough and (has_names or LAB not in pair and is_only_pair),
+        )
     return found
 
 
+def _pairs(learners: int) -> int:
+    return learners * (learners - 1) // 2
+
+
 def suspicious_pairs(
-    forms: Mapping[str, Mapping[str, Form]], alike: Mapping[str, Mapping[str, Alike]]
-) -> set[frozenset[str]]:
-    """Return the pairs of learners to look at: the same text with the same own variables in one
-    exercise, or near-duplicates in at least two and in half of the long functions that both wrote.
+    forms: Mapping[str, Mapping[str, Form]], alike: Mapping[str, Mapping[Pair, Match]]
+) -> set[Pair]:
+    """Return the pairs to look at, from the forms and the near-duplicates by exercise.
+
+    A pair is marked for one match that is a mark by itself, or for near-duplicates in at least two
+    exercises and in half of those that can be compared, if all of them together are rarer than one in
+    as many pairs as the class has.
     """
-    near, strong = Counter[frozenset[str]](), set()
-    for exercise, learners in alike.items():
-        for name, others in learners.items():
-            for other, how in others.items():
-                pair = frozenset((name, other))
-                near[pair] += 1  # Once for each of the two.
-                if how == SAME_TEXT and forms[exercise][name].own_names >= 2:
-                    strong.add(pair)
-    return strong | {p for p, n in near.items() if n >= 4 and n >= _long_of_both(forms, p)}
+    matches: dict[Pair, list[Match]] = {}
+    for found in alike.values():
+        for pair, match in found.items():
+            matches.setdefault(pair, []).append(match)
+    learners = {name for own in forms.values() for name in own} - {LAB}
+    needed = math.log2(_pairs(max(SMALLEST_CLASS, len(learners))))
+    return {
+        pair
+        for pair, found in matches.items()
+        if any(match.alone for match in found)
+        or len(found) >= 2
+        and 2 * len(found) >= number_compared(forms, pair)
+        and sum(match.bits for match in found) >= needed
+    }
 
 
-def _long_of_both(forms: Mapping[str, Mapping[str, Form]], pair: frozenset[str]) -> int:
+def number_compared(forms: Mapping[str, Mapping[str, Form]], names: Iterable[str]) -> int:
+    """Return the number of exercises in which the functions of all `names` can be compared."""
+    own = set(names)
     return sum(
-        all(name in learners and learners[name].is_long for name in pair)
+        all(name in learners and is_compared(learners[name]) for name in own)
         for learners in forms.values()
     )
 
@@ -149,5 +135,8 @@ def _long_of_both(forms: Mapping[str, Mapping[str, Form]], pair: frozenset[str])
 def is_copy(form: Form, solution: Form | None) -> bool:
     """Whether a function is the lab's solution with its very variables."""
     return (
-        solution is not None and form.is_long and form.own_names >= 2 and form.text == solution.text
+        solution is not None
+        and is_compared(form)
+        and form.own_names >= 1
+        and form.text == solution.text
     )

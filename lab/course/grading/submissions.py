@@ -20,11 +20,14 @@ MAX_NOTEBOOK_BYTES = 50_000_000
 
 @dataclass(frozen=True)
 class Submission:
-    """One learner: a name or student id, which is that of the folder or the notebook, and files."""
+    """One learner: a name or student id, which is that of the folder or the file, and files. `problem`
+    says why there are no notebooks.
+    """
 
     learner: str
     notebooks: tuple[Path, ...]
     progress: tuple[Path, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,53 @@ class Program:
 
 
 def submissions(folder: Path) -> list[Submission]:
-    """Return the learners in a folder, in the order of their names: a subfolder each, or a notebook.
+    """Return the learners in a folder, in the order of their names: a subfolder each, or a notebook, or
+    an empty file. A learner without a notebook has a `problem`.
 
-    Raises `LabError` when there are none.
+    Raises `LabError` when nobody has handed in a notebook.
     """
     if not folder.is_dir():
         raise LabError(
             f"{folder} is no folder. Name the folder that holds what learners handed in."
         )
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            files = tuple(f for f in sorted(path.rglob("*.ipynb")) if _counts(f, path))
-            progress = tuple(sorted(path.rglob(PROGRESS_FILE)))
-            if files or progress:
-                found.append(Submission(path.name, files, progress))
-        elif path.suffix == ".ipynb":
-            found.append(Submission(path.stem, (path,)))
-    if not found:
+    found = [made for path in _hand_ins(folder) if (made := _submission(path)) is not None]
+    if not any(submission.notebooks or submission.progress for submission in found):
         raise LabError(
             f"There are no notebooks in {folder}. It takes one subfolder for each learner, with the"
             " learner's notebooks in it, or one notebook for each learner."
         )
     return found
+
+
+def left_out(folder: Path) -> str:
+    """Return which files in a folder are no hand-in, in words, or ""."""
+    names = [path.name for path in _hand_ins(folder) if _submission(path) is None]
+    return f"no notebook and left out: {', '.join(names)}" if names else ""
+
+
+def _hand_ins(folder: Path) -> list[Path]:
+    """What lies in a folder, without hidden files and without the tables of an earlier grading."""
+    paths = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in paths if not (path / "gradescope").is_dir()]
+
+
+def _submission(path: Path) -> Submission | None:
+    if path.is_dir():
+        files = tuple(f for f in sorted(path.rglob("*.ipynb")) if _counts(f, path))
+        progress = tuple(sorted(path.rglob(PROGRESS_FILE)))
+        return Submission(path.name, files, progress, "" if files else _no_notebook(path))
+    if path.suffix == ".ipynb":
+        return Submission(path.stem, (path,))
+    empty = path.is_file() and not path.stat().st_size
+    return Submission(path.stem, (), (), f"{path.name} is an empty file") if empty else None
+
+
+def _no_notebook(folder: Path) -> str:
+    names = [path.name for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not names:
+        return "the folder is empty"
+    more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
+    return f"the folder has no notebook, but {', '.join(names[:3])}{more}"
 
 
 def _counts(file: Path, folder: Path) -> bool:
@@ -86,6 +111,8 @@ def cells_of(path: Path) -> Cells:
     is no notebook.
     """
     try:
+        if not path.stat().st_size:
+            raise ValueError("it is an empty file")
         if path.stat().st_size > MAX_NOTEBOOK_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes are too many")
         notebook = nbformat.read(path, as_version=4)
@@ -102,7 +129,7 @@ def cells_of(path: Path) -> Cells:
         KeyError,
         nbformat.ValidationError,
     ) as error:
-        raise LabError(f"{path} is no notebook that can be read: {error}") from None
+        raise LabError(f"{path.name} is no notebook that can be read: {error}") from None
     statements: list[ast.stmt] = []
     broken = []
     for source in sources:
@@ -147,10 +174,11 @@ def _definitions(statements: Sequence[ast.stmt]) -> dict[str, int]:
         if isinstance(statement, ast.Import | ast.ImportFrom) and any(_from_lab(statement))
     ]
     order = [*imports, *(i for i in range(len(statements)) if i not in imports)]
-    return {name: place for place in order for name in _bound(statements[place])}
+    return {name: place for place in order for name in bound_names(statements[place])}
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
+def bound_names(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that a statement of a cell binds."""
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             yield statement.name
