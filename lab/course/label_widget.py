@@ -4,7 +4,7 @@ import ipywidgets
 from IPython.display import display
 
 from lab.course.widgets import WIDGET_MIME
-from lab.taste.labels import LabelSet
+from lab.taste.labels import LabelSet, uncounted_text
 from lab.taste.next_pair import answer_question, next_question
 
 
@@ -31,7 +31,8 @@ def label_box(labels: LabelSet) -> ipywidgets.VBox:
 
     def refresh() -> None:
         asked = next_question(labels)
-        shown.value = (
+        note = uncounted_text(labels)
+        shown.value = (f"{note}\n\n" if note else "") + (
             "Every pair is labelled or skipped."
             if asked is None
             else f"{len(labels.pairs())} labels. {asked.pair.prompt}\n\nA  {asked.pair.answers[asked.left]}"

@@ -55,8 +55,12 @@ def parse_file(data: bytes, name: str, limit: int = MAX_UNPACKED_BYTES) -> Numbe
         name: its extension says how to read the bytes, and errors call the file so.
         limit: the bytes that a .gz may hold.
     """
-    rows = _parse(unpacked(data, name, limit), name)
-    return _raise_first_error(parse_conversations(rows, name))
+    return _raise_first_error(parse_file_lenient(data, name, limit))
+
+
+def parse_file_lenient(data: bytes, name: str, limit: int = MAX_UNPACKED_BYTES) -> RowsOrErrors:
+    """Returns rows as `parse_file` does, but a row that cannot be read comes as its error."""
+    return parse_conversations(_parse(unpacked(data, name, limit), name), name)
 
 
 def unpacked(data: bytes, name: str, limit: int = MAX_UNPACKED_BYTES) -> bytes:

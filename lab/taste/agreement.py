@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.analysis.statistics import Z_975
 from lab.data.examples import Pair, UnpairedExample, plain_text
 from lab.data.parsing import parse_examples, parse_pair, parse_unpaired
-from lab.data.readers import read_numbered_rows
+from lab.data.readers import read_rows_lenient
 from lab.data.row_fields import format_of
-from lab.data.rows import NumberedRows
+from lab.data.rows import RowsOrErrors, row_unit
 from lab.errors import LabError
-from lab.taste.labels import LabelSet, chosen_answer
+from lab.taste.labels import LabelSet, chosen_answer, lines_text
 from lab.taste.pools import preferred_by
 
 Judgements = dict[tuple[str, ...], str]
@@ -29,7 +29,8 @@ class Kappa:
     """Cohen's κ of two people on the `count` items that both judged.
 
     `observed` is the share of equal judgements, `expected` the share that two people would reach who
-    judged by chance with the same frequencies. `half` is half the width of the 95 % interval of κ.
+    judged by chance with the same frequencies. `half` is half the width of the 95 % interval of κ; it is
+    NaN where all judgements or none are equal, since the formula then has no spread to see.
     """
 
     count: int
@@ -39,13 +40,21 @@ class Kappa:
     half: float
 
     def text(self) -> str:
-        """Returns text such as "κ = 0.40 ± 0.28 on 50 common items: equal on 70 %, by chance 50 %"."""
+        """Returns text such as "κ = 0.40 ± 0.25 on 50 common items: equal on 70%, by chance 50%"."""
         shares = (
-            f"on {self.count} common items: equal on {self.observed:.0%}, by chance"
+            f"on {self.count} common item{'s' * (self.count != 1)}: equal on {self.observed:.0%}, by chance"
             f" {self.expected:.0%}"
         )
         if math.isnan(self.kappa):
             return f"κ is not defined {shares}, because both always judged alike"
+        if math.isnan(self.half):
+            few = "none" if self.observed == 0 else "all"
+            why = (
+                "there is only one item"
+                if self.count == 1
+                else f"{few} of the judgements are equal"
+            )
+            return f"κ = {self.kappa:.2f} {shares}; no interval, because {why}".replace("-", "−")
         return f"κ = {self.kappa:.2f} ± {self.half:.2f} {shares}".replace("-", "−")
 
 
@@ -55,7 +64,7 @@ def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> Kappa:
     κ = (p_o − p_e) / (1 − p_e); p_o is the share of equal items, p_e the sum over categories of the
     product of both shares (Cohen 1960, "A coefficient of agreement for nominal scales", Educational
     and Psychological Measurement 20, 37-46; the standard error √(p_o(1 − p_o) / (n(1 − p_e)²)) is
-    there, too). κ is NaN where p_e is 1.
+    there, too). κ is NaN where p_e is 1, and has no interval where p_o is 0 or 1.
 
     Raises `LabError` for lists without items or of different lengths. Anchor: of 50 items 20 yes-yes, 5
     yes-no, 10 no-yes and 15 no-no give p_o 0.7, p_e 0.5·0.6 + 0.5·0.4 = 0.5, κ 0.4.
@@ -71,7 +80,8 @@ def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> Kappa:
     expected = sum(shares[0][own] * shares[1][own] for own in shares[0]) / count**2
     if expected >= 1:
         return Kappa(count, observed, expected, math.nan, math.nan)
-    error = math.sqrt(observed * (1 - observed) / (count * (1 - expected) ** 2))
+    spread = observed * (1 - observed) or math.nan
+    error = math.sqrt(spread / (count * (1 - expected) ** 2))
     kappa = (observed - expected) / (1 - expected)
     return Kappa(count, observed, expected, kappa, Z_975 * error)
 
@@ -90,26 +100,48 @@ def agreement_of(first: Judgements, second: Judgements) -> Kappa:
     return cohen_kappa([first[item] for item in common], [second[item] for item in common])
 
 
-def read_label_file(path: Path) -> tuple[list[dict[str, Any]], Judgements]:
-    """Returns the rows of a file of labels, in TRL's preference or unpaired preference format, and the
-    judgements in them. Of an item that is judged twice the first judgement counts.
-
-    Raises `LabError`, which names the line, for a file that cannot be read or has another format.
+class LabelFile(NamedTuple):
+    """The rows of a file of labels, the judgements in them, and the numbers of the lines that were
+    skipped because they cannot be read. `unit` is the word for a line: "line", or "row" of a table.
     """
-    return parse_label_rows(read_numbered_rows(path), path)
+
+    rows: list[dict[str, Any]]
+    judgements: Judgements
+    skipped: tuple[int, ...] = ()
+    unit: str = "line"
+
+    def skipped_text(self, name: str | Path) -> str:
+        """Returns which lines of the file `name` were skipped, in words; "" where none was."""
+        if not self.skipped:
+            return ""
+        return f"{name}: {lines_text(self.skipped, self.unit)} skipped, because no label can be read there."
 
 
-def parse_label_rows(
-    rows: NumberedRows, source: str | Path
-) -> tuple[list[dict[str, Any]], Judgements]:
-    """Returns what `read_label_file` does for numbered rows; errors call their file `source`."""
+def read_label_file(path: Path) -> LabelFile:
+    """Returns what a file of labels holds, in TRL's preference or unpaired preference format. Of an item
+    that is judged twice the first judgement counts. A line that is no JSON object, such as one that was
+    cut short, is skipped and counted.
+
+    Raises `LabError`, which names the line, for a file without a line that can be read, and for a row
+    that is no label.
+    """
+    return parse_label_rows(read_rows_lenient(path), path)
+
+
+def parse_label_rows(found: RowsOrErrors, source: str | Path) -> LabelFile:
+    """Returns what `read_label_file` does for rows or their errors; errors call their file `source`."""
+    rows = [(number, row) for number, row in found if not isinstance(row, LabError)]
+    skipped = [(number, row) for number, row in found if isinstance(row, LabError)]
+    if not rows:
+        raise skipped[0][1]
     unpaired = format_of(rows[0][1]) == "unpaired preference"
     examples: Sequence[Pair | UnpairedExample] = (
         parse_examples(rows, source, parse_unpaired)
         if unpaired
         else parse_examples(rows, source, parse_pair)
     )
-    return [row for _, row in rows], judgements(examples)
+    numbers = tuple(number for number, _ in skipped)
+    return LabelFile([row for _, row in rows], judgements(examples), numbers, row_unit(source))
 
 
 def judgements(examples: Iterable[Pair | UnpairedExample]) -> Judgements:
@@ -129,24 +161,27 @@ def judgements(examples: Iterable[Pair | UnpairedExample]) -> Judgements:
     return judged
 
 
-def merged_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Returns the rows of several files of labels, each with its file as `labeller`.
+def merged_rows(files: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the rows of several files of labels, each with its file as `labeller`, and for every file
+    with skipped lines which they are, in words.
 
     Where two people contradict each other, both rows stay: each counts once. Raises `LabError` where one
     file holds pairs and another single answers.
     """
     rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     formats: dict[str, Path] = {}
     for number, path in enumerate(files):
-        own, _ = read_label_file(path)
-        formats.setdefault(format_of(own[0]), path)
-        rows += [row | {"labeller": f"{number + 1}: {path.stem}"} for row in own]
+        own = read_label_file(path)
+        formats.setdefault(format_of(own.rows[0]), path)
+        rows += [row | {"labeller": f"{number + 1}: {path.stem}"} for row in own.rows]
+        notes += filter(None, [own.skipped_text(path)])
     if len(formats) > 1:
         (one, first), (other, second) = list(formats.items())[:2]
         raise LabError(
             f"{first} is {one} data and {second} is {other} data. Merge files of one format."
         )
-    return rows
+    return rows, notes
 
 
 def as_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

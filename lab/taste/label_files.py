@@ -29,17 +29,18 @@ def _require_files(files: list[Path], least: int, order: str) -> None:
 
 
 def pairwise_kappa(files: list[Path]) -> list[str]:
-    """Returns a line with Cohen's κ for every two of the files.
+    """Returns a line with Cohen's κ for every two of the files, and one for each file with skipped lines.
 
     Raises `LabError` for fewer than two files, for files that hold no labels, and where two of them have
     no item in common.
     """
     _require_files(files, 2, "kappa")
-    judged = {path: read_label_file(path)[1] for path in files}
-    return [
-        f"{first} and {second}: {agreement_of(judged[first], judged[second]).text()}"
-        for first, second in combinations(judged, 2)
+    read = {path: read_label_file(path) for path in files}
+    kappas = [
+        f"{one} and {other}: {agreement_of(read[one].judgements, read[other].judgements).text()}"
+        for one, other in combinations(files, 2)
     ]
+    return [*kappas, *filter(None, (file.skipped_text(path) for path, file in read.items()))]
 
 
 def merge(files: list[Path], out: Path) -> str:
@@ -47,9 +48,9 @@ def merge(files: list[Path], out: Path) -> str:
     _require_files(files, 2, "merge")
     if out.exists():
         raise LabError(f"{out} exists. Give --out the name of a new file, or remove it.")
-    rows = merged_rows(files)
+    rows, notes = merged_rows(files)
     replace_file(out, as_lines(rows))
-    return f"{out} holds {len(rows)} labels of {len(files)} files."
+    return "\n".join([f"{out} holds {len(rows)} labels of {len(files)} files.", *notes])
 
 
 def train_on(files: list[Path], method: str, model: str, seed: int, device: str) -> str:
@@ -59,7 +60,7 @@ def train_on(files: list[Path], method: str, model: str, seed: int, device: str)
     _require_files(files, 1, "train")
     if method not in OFFLINE_METHODS:
         raise unknown("method", method, list(OFFLINE_METHODS))
-    rows = merged_rows(files)
+    rows, notes = merged_rows(files)
     kept = [row for row in rows if not _is_held_out(row)]
     held = [row for row in rows if _is_held_out(row)]
     if format_of(rows[0]) == "unpaired preference":
@@ -90,12 +91,14 @@ def train_on(files: list[Path], method: str, model: str, seed: int, device: str)
     )
     columns = columns_of(run.history())
     if "agreement/pairs" not in columns:
-        return f"{run.path}: {method} on {len(kept)} labels. No label is held out."
-    share = columns["agreement/pairs"][1][-1]
-    return (
-        f"{run.path}: {method} on {len(kept)} labels agrees with {share:.0%} of the {len(held)}"
-        " held-out labels."
-    )
+        result = f"{run.path}: {method} on {len(kept)} labels. No label is held out."
+    else:
+        share = columns["agreement/pairs"][1][-1]
+        result = (
+            f"{run.path}: {method} on {len(kept)} labels agrees with {share:.0%} of the {len(held)}"
+            " held-out labels."
+        )
+    return "\n".join([result, *notes])
 
 
 def _is_held_out(row: dict[str, Any]) -> bool:

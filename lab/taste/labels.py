@@ -8,7 +8,7 @@ a row has `pair` (id), `turn` (number of the action), `picked` (random or uncert
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from lab.errors import LabError
-from lab.storage.jsonl import append_rows, encode_row, read_bytes, read_jsonl, replace_file
+from lab.storage.jsonl import append_rows, parse_rows, read_bytes, replace_file
 from lab.storage.paths import require_space, runs_root
 from lab.taste.pools import PoolPair, answer_row, find_pool, known_pairs, load_pool, pair_row
 
@@ -56,11 +56,27 @@ class LabelSet:
         """Returns the skipped pairs in their order."""
         return self._rows(SKIPPED)
 
+    def uncounted(self) -> dict[str, list[int]]:
+        """Returns, by file, the numbers of the lines that do not count, from 1: broken lines, and labels
+        of a pair that the pool does not have. They stay in the file. A file without them is left out.
+        """
+        found = {file: [n for n, row in self._lines(file) if row is None] for file in FILES}
+        return {file: numbers for file, numbers in found.items() if numbers}
+
     def _rows(self, file: str) -> list[dict[str, Any]]:
-        """The lines of a file that name a pair of the pool; others stay in the file and do not count."""
-        rows = read_jsonl(self.folder / file, check=_checked)[0]
-        known = self.known_pairs() if rows else {}
-        return [row for row in rows if row["pair"] in known]
+        return [row for _, row in self._lines(file) if row is not None]
+
+    def _lines(self, file: str) -> list[tuple[int, dict[str, Any] | None]]:
+        """The lines of a file that are not blank, with their numbers: a row that is a label of a pair of the
+        pool, and None for any other line.
+        """
+        lines = read_bytes(self.folder / file).split(b"\n")
+        found = [(n, parse_rows(line, _checked)) for n, line in enumerate(lines, 1) if line.strip()]
+        known = self.known_pairs() if found else {}
+        return [
+            (n, row[0] if row and _is_label(file, row[0], known.get(row[0]["pair"])) else None)
+            for n, row in found
+        ]
 
     def turn(self) -> int:
         """Returns the number of the next action: one more than that of the last."""
@@ -120,14 +136,14 @@ class LabelSet:
         if not self.folder.is_dir():
             return None
         with self._alone():
-            rows = {file: self._rows(file) for file in FILES}
-            last = max(FILES, key=lambda file: max((r["turn"] for r in rows[file]), default=0))
-            if not rows[last]:
+            found = [(row, n, f) for f in FILES for n, row in self._lines(f) if row is not None]
+            if not found:
                 return None
-            data, line = read_bytes(self.folder / last), encode_row(rows[last][-1])
-            before, _, behind = data.rpartition(line)
-            replace_file(self.folder / last, before + behind)
-            return rows[last][-1]
+            last, number, file = max(found, key=lambda one: one[0]["turn"])
+            lines = read_bytes(self.folder / file).split(b"\n")
+            del lines[number - 1]
+            replace_file(self.folder / file, b"\n".join(lines))
+            return last
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -144,10 +160,38 @@ class LabelSet:
         return known_pairs(self.pool.name)
 
 
+def uncounted_text(labels: LabelSet) -> str:
+    """Returns which lines of a label set do not count, in words; "" where all do."""
+    return " ".join(
+        f"{file}: {lines_text(numbers)} not counted, because no label of a pair of the pool can be"
+        " read there; the file keeps them."
+        for file, numbers in labels.uncounted().items()
+    )
+
+
+def lines_text(numbers: Sequence[int], unit: str = "line") -> str:
+    """Returns text such as "line 3 is" or "2 lines (3 and 7) are"."""
+    if len(numbers) == 1:
+        return f"{unit} {numbers[0]} is"
+    listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+    return f"{len(numbers)} {unit}s ({listed}) are"
+
+
 def _checked(row: dict[str, Any]) -> dict[str, Any] | None:
     """The row if it is one that this module writes; None for any other."""
     is_own = isinstance(row.get("pair"), str) and type(row.get("turn")) is int
     return row if is_own else None
+
+
+def _is_label(file: str, row: dict[str, Any], pair: PoolPair | None) -> bool:
+    if pair is None or file == SKIPPED:
+        return pair is not None
+    if file == THUMBS:
+        return row.get("answer") in (0, 1) and isinstance(row.get("label"), bool)
+    try:
+        return chosen_answer(row, pair) in (0, 1)
+    except (KeyError, TypeError, IndexError, ValueError):  # No text, or none of the pair's.
+        return False
 
 
 def chosen_answer(row: dict[str, Any], pair: PoolPair) -> int:

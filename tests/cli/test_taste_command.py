@@ -49,6 +49,20 @@ def test_kappa_of_two_files_is_that_of_a_table_worked_by_hand(tmp_path, capsys):
     )
 
 
+def test_kappa_of_a_file_with_itself_has_one_line_and_broken_lines_are_named(tmp_path, capsys):
+    ada, bob = labels(tmp_path / "ada.jsonl", swapped=[1]), labels(tmp_path / "bob.jsonl")
+    (line,) = said(capsys, "taste", "kappa", ada, ada).splitlines()
+    assert line.startswith(f"{ada} and {ada}: κ = 1.00 on 24 common items")
+    with bob.open("a") as file:
+        file.write('{"prompt": "1+\n')
+    note = f"{bob}: line 25 is skipped, because no label can be read there."
+    out = tmp_path / "both.jsonl"
+    for words in (("kappa", ada, bob), ("merge", ada, bob, "--out", out)):
+        first, last = said(capsys, "taste", *words).splitlines()
+        assert first and last == note
+    assert len(out.read_text("utf-8").splitlines()) == 48
+
+
 def test_merge_writes_a_new_file_with_every_label_and_its_labeller(tmp_path, capsys):
     ada, bob = labels(tmp_path / "ada.jsonl"), labels(tmp_path / "bob.jsonl", swapped=[3])
     both = tmp_path / "both.jsonl"
@@ -70,7 +84,9 @@ def test_train_makes_a_run_on_the_labels_and_names_the_agreement_with_those_it_h
     steps = dict.fromkeys(label_files.SETTINGS, {"steps": 2})
     monkeypatch.setattr(label_files, "SETTINGS", steps)
     ada = labels(tmp_path / "ada.jsonl")
+    ada.write_text(f'{ada.read_text("utf-8")}{{"prompt"\n', "utf-8")
     text = said(capsys, "taste", "train", ada, "--method", method, "--device", "cpu")
+    assert "line 25 is skipped" in text
     (folder,) = [path for path in root.iterdir() if not path.name.endswith(".data")]
     files = {path.stem: path for path in (root / f"{folder.name}.data").iterdir()}
     counts = {name: len(path.read_text("utf-8").splitlines()) for name, path in files.items()}

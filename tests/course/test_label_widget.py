@@ -21,3 +21,13 @@ def test_a_press_writes_the_answer_that_the_text_calls_a_or_b(tmp_path):
     buttons["Undo"].click()
     buttons["Undo"].click()
     assert labels.turn() == 1 and f"A  {a}" in text.value
+
+
+def test_lines_that_do_not_count_are_named_above_the_pair(tmp_path):
+    labels = LabelSet("ada", "chain", tmp_path)
+    labels.folder.mkdir(parents=True)
+    labels.pairs_path.write_text("{broken\n")
+    text, _ = label_box(labels).children
+    assert (
+        text.value.startswith("labels.jsonl: line 1 is not counted") and "0 labels." in text.value
+    )

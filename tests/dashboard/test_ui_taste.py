@@ -172,10 +172,25 @@ def test_a_file_of_another_person_is_compared_and_a_file_that_is_none_is_refused
     with pytest.raises(LabError, match="You have no labels of this kind yet"):
         compared(bob.labels, data, "ada.jsonl")
     rows, text = compared(ada.labels, data, "ada.jsonl")
-    assert len(rows) == 1 and "not defined on 1 common items" in text
+    assert len(rows) == 1 and "not defined on 1 common item:" in text
+    _, text = compared(ada.labels, data + b'{"cut', "ada.jsonl")
+    assert text.endswith("ada.jsonl: line 2 is skipped, because no label can be read there")
+    own = ada.labels.pairs_path
+    own.write_bytes(b"{cut\n" + data)
+    assert "your labels.jsonl: line 1 is skipped" in compared(ada.labels, data, "ada.jsonl")[1]
     for broken in (b"", b"{", b'{"prompt": "1+1="}\n', b"\xff\xfe"):
         with pytest.raises(LabError, match="ada.jsonl"):
             compared(ada.labels, broken, "ada.jsonl")
+
+
+def test_the_page_names_the_lines_that_do_not_count():
+    ada = chosen("ada")
+    pressed(ada, "left")
+    assert not texts(opened("taste", set="ada"), "warning")
+    with ada.labels.pairs_path.open("ab") as file:
+        file.write(b'{"cut": \n{"pair": "gone", "turn": 2}\n')
+    said = texts(opened("taste", set="ada"), "warning")
+    assert "labels.jsonl: 2 lines (2 and 3) are not counted" in said.replace("\\", "")
 
 
 def recorded_table():

@@ -43,6 +43,47 @@ def test_kappa_of_equal_opposite_and_constant_people():
             cohen_kappa(first, second)
 
 
+ALWAYS = "because both always judged alike"
+NO_INTERVAL = "no interval, because"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "start", "end"),
+    [
+        (
+            "a",
+            "b",
+            "κ = 0.00 on 1 common item: equal on 0%",
+            f"{NO_INTERVAL} there is only one item",
+        ),
+        ("a", "a", "κ is not defined on 1 common item: equal on 100%", ALWAYS),
+        (
+            "ab",
+            "ab",
+            "κ = 1.00 on 2 common items:",
+            f"{NO_INTERVAL} all of the judgements are equal",
+        ),
+        ("ab", "ba", "κ = −1.00 on 2 common", f"{NO_INTERVAL} none of the judgements are equal"),
+    ],
+)
+def test_an_interval_that_cannot_be_had_is_not_printed_as_0(first, second, start, end):
+    text = cohen_kappa(first, second).text()
+    assert text.startswith(start) and text.endswith(end) and "±" not in text
+
+
+def test_a_line_that_cannot_be_read_is_skipped_and_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", PAIR)
+    line = path.read_text()
+    path.write_text(f"{line[:20]}\n{line}\n[1]\n{line[:-9]}")
+    found = read_label_file(path)
+    assert (found.rows, found.skipped) == ([PAIR], (1, 4, 5))
+    text = found.skipped_text("a.jsonl")
+    assert text == "a.jsonl: 3 lines (1, 4 and 5) are skipped, because no label can be read there."
+    rows, notes = merged_rows([path, write(tmp_path / "b.jsonl", PAIR)])
+    assert len(rows) == 2 and notes == [found.skipped_text(path)]
+    assert read_label_file(tmp_path / "b.jsonl").skipped_text("b") == ""
+
+
 def test_a_judgement_is_whether_the_shorter_answer_was_preferred_in_whatever_order_it_stands():
     ada = judgements([Pair("p", "long text", "text"), Pair("q", "a", "b"), Pair("r", "x", "yy")])
     bob = judgements([Pair("p", "text", "long text"), Pair("q", "a", "b"), Pair("s", "x", "y")])
@@ -92,7 +133,7 @@ def test_files_that_are_none_are_refused_in_words(tmp_path):
 def test_a_merge_keeps_both_rows_of_a_contradiction_and_says_whose_they_are(tmp_path):
     ada = write(tmp_path / "ada.jsonl", PAIR)
     bob = write(tmp_path / "bob.jsonl", PAIR | {"chosen": "3", "rejected": "2"})
-    rows = merged_rows([ada, bob])
+    rows, _ = merged_rows([ada, bob])
     assert [(row["chosen"], row["labeller"]) for row in rows] == [("2", "1: ada"), ("3", "2: bob")]
     thumbs = write(tmp_path / "t.jsonl", {"prompt": "1+1=", "completion": "2", "label": True})
     with pytest.raises(LabError, match="preference data and .*t.jsonl is unpaired preference data"):

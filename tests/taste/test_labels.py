@@ -8,7 +8,7 @@ import pytest
 from lab.data.parsing import load_examples
 from lab.errors import LabError
 from lab.taste.agreement import rule_agreement, self_agreement
-from lab.taste.labels import LabelSet
+from lab.taste.labels import LabelSet, uncounted_text
 from lab.taste.next_pair import most_uncertain, next_answer, next_question
 from lab.taste.pools import POOLS, known_pairs, load_pool, pool_record, preferred_by, truth_of
 from lab.taste.training import own_held_out, rule_rows, training_rows, write_training_files
@@ -55,6 +55,39 @@ def test_a_label_of_a_pair_that_the_pool_has_not_does_not_count_and_stays_in_the
     assert len(labels.pairs()) == 1 and self_agreement(labels).count == 0
     answer(labels)
     assert len(labels.pairs()) == 2 and strange in labels.pairs_path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        '{"prompt": "1+',
+        "[1]",
+        '{"pair": "chain-000", "turn": 9}',
+        '{"pair": "chain-000", "turn": 9, "chosen": "none of its answers"}',
+        '{"pair": "chain-000", "turn": 9, "chosen": []}',
+    ],
+)
+def test_lines_that_do_not_count_are_named_and_stay_in_the_file(labels, broken):
+    assert "chain-000" in load_pool("chain") and uncounted_text(labels) == ""
+    answer(labels)
+    first = labels.pairs_path.read_text("utf-8")
+    labels.pairs_path.write_text(f"{broken}\n\n{first}{broken}", "utf-8")
+    assert labels.uncounted() == {"labels.jsonl": [1, 4]}
+    assert uncounted_text(labels).startswith("labels.jsonl: 2 lines (1 and 4) are not counted")
+    answer(labels)
+    assert len(labels.pairs()) == 2 and labels.uncounted() == {"labels.jsonl": [1, 4]}
+    assert self_agreement(labels).count == 0
+    assert labels.undo() and labels.undo()
+    assert labels.pairs_path.read_text("utf-8") == f"{broken}\n\n{broken}\n"
+    (labels.folder / "thumbs.jsonl").write_text('{"pair": "chain-000", "turn": 1, "answer": 0}')
+    assert labels.thumbs() == [] and labels.uncounted()["thumbs.jsonl"] == [1]
+
+
+def test_undo_removes_the_last_label_however_its_line_is_written(labels):
+    answer(labels)
+    row = json.loads(labels.pairs_path.read_text("utf-8"))
+    labels.pairs_path.write_text(json.dumps(row, indent=None, separators=(",", ":")), "utf-8")
+    assert labels.pairs() == [row] and labels.undo() == row and labels.pairs() == []
 
 
 def test_a_reload_asks_the_same_pair_with_the_same_sides(labels):

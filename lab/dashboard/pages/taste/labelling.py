@@ -7,12 +7,13 @@ from typing import Any
 import streamlit as st
 
 from lab.dashboard.components.labeller import labeller_element
+from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.pages.taste.label_set import Choices
 from lab.dashboard.state import actions
 from lab.errors import LabError
 from lab.storage.jsonl import read_bytes
 from lab.taste.agreement import self_agreement
-from lab.taste.labels import LabelSet
+from lab.taste.labels import LabelSet, uncounted_text
 from lab.taste.next_pair import Answer, Question, answer_question, next_answer, next_question
 from lab.taste.training import own_held_out, training_rows
 
@@ -25,6 +26,8 @@ def labelling(choices: Choices) -> None:
     """Show the pair or the answer that is labelled next."""
     st.session_state["taste.choices"] = choices
     labeller_element(key=KEY, data=element_data(choices), on_command_change=_obey)
+    if note := uncounted_text(choices.labels):
+        st.warning(escape_markdown(note))
 
 
 def element_data(choices: Choices) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lab.dashboard.components.layout import escape_markdown
 from lab.dashboard.pages.taste.label_set import Choices, name_form
 from lab.dashboard.pages.taste.results import start
 from lab.dashboard.state import actions
-from lab.data.readers import parse_file
+from lab.data.readers import parse_file_lenient
 from lab.data.row_fields import format_of
 from lab.errors import LabError
 from lab.storage.jsonl import read_bytes
@@ -88,12 +88,15 @@ def compared(labels: LabelSet, data: bytes, name: str) -> tuple[list[dict[str, A
             f"{name} has {len(data) / 2**20:.1f} MiB, but a file of labels may have at most"
             f" {MAX_FILE_BYTES / 2**20:.0f}."
         )
-    rows, theirs = parse_label_rows(parse_file(data, name), name)
+    theirs = parse_label_rows(parse_file_lenient(data, name), name)
     own: Path = labels.folder / THUMBS
-    if format_of(rows[0]) != "unpaired preference":
+    if format_of(theirs.rows[0]) != "unpaired preference":
         own = labels.pairs_path
     if not read_bytes(own):
         raise LabError(
             f"You have no labels of this kind yet, so {name} cannot be compared with them."
         )
-    return rows, agreement_of(read_label_file(own)[1], theirs).text()
+    mine = read_label_file(own)
+    skipped = [theirs.skipped_text(name), mine.skipped_text(f"your {own.name}")]
+    kappa = agreement_of(mine.judgements, theirs.judgements).text()
+    return theirs.rows, ". ".join([kappa, *filter(None, skipped)]).removesuffix(".")
