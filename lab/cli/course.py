@@ -82,7 +82,7 @@ def _grade(
 
 
 def _copies(folder: Path, without_solutions: bool, hints: bool, blank: bool) -> None:
-    from lab.course.handout import copy_notebooks, handout
+    from lab.course.handout import copy_notebooks, handout, with_blank_cells
 
     require_writable("folder", folder, folder=True)
     paths = (
@@ -94,6 +94,11 @@ def _copies(folder: Path, without_solutions: bool, hints: bool, blank: bool) -> 
         print(path)
     if not paths:
         print(f"{folder} has every notebook already; nothing was changed.")
+    for kept in (n for n in with_blank_cells() if blank and folder / n not in paths):
+        print(
+            f"{kept} was there and stays as it is: --blank was not applied to it. To get it with empty"
+            " cells, rename your copy and repeat the command."
+        )
     print(f'Open them: cd "{folder}", then python -m jupyterlab. Their runs: alab app, there.')
 
 

@@ -58,6 +58,15 @@ def copy_notebooks(out: Path, *, blank: bool = False) -> list[Path]:
     return written
 
 
+def with_blank_cells() -> list[str]:
+    """Return the file names of the notebooks with cells that a learner may write whole."""
+    return [
+        path.name
+        for path in notebooks()
+        if any(STUB in cell.metadata for cell in read_notebook(path).cells)
+    ]
+
+
 def handout(out: Path, *, hints: bool = True, blank: bool = False) -> list[Path]:
     """Write a student copy of every notebook into the folder `out` and return their paths. `hints` and
     `blank` are those of `student_copy`.

@@ -3,9 +3,11 @@ dashboard or of training is in it.
 """
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,12 @@ def test_the_package_has_no_dashboard_no_training_loop_and_no_solutions(wheel):
         assert not any(name.startswith(absent) for name in names), absent
     assert "lab/course/checker.py" in names and "alab.py" in names
     assert wheel.stat().st_size < 400_000
+
+
+def test_the_docs_give_the_size_of_the_package(wheel):
+    text = (Path(__file__).parents[2] / "docs" / "course.md").read_text("utf-8")
+    size, count = map(int, re.search(r"\(about (\d+) kB, about (\d+) modules\)", text).groups())
+    modules = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
+    # Rounded numbers of words such as "about": off by at most a twelfth.
+    assert wheel.stat().st_size / 1000 == pytest.approx(size, rel=1 / 12)
+    assert len(modules) == pytest.approx(count, rel=1 / 12)

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 import torch
 
+from lab.cli.main import main
 from lab.course.build_notebooks import (
     MAX_NOTEBOOK_BYTES,
     code_digest,
@@ -302,6 +303,42 @@ def test_the_examples_in_the_blank_cells_of_notebook_09_are_what_its_code_gives(
     assert [row.nonzero().flatten().tolist() for row in mask] == [[4, 5], [4, 5, 6]]
     assert "7-9*3= has 7-9=98, 98*3=94" in cells["problem"].metadata.stub
     assert names["answer"]("7-9*3=") == "94"
+
+
+def test_the_first_notebook_says_where_hints_and_solutions_are_in_each_of_its_forms(tmp_path):
+    original = next(path for path in PATHS if path.name.startswith("00"))
+    copy_notebooks(tmp_path / "copy")
+    handout(tmp_path / "bare", hints=False)
+    for folder, hints, folded, beside in (
+        (original.parent, True, True, False),
+        (tmp_path / "copy", True, False, True),
+        (tmp_path / "bare", False, False, False),
+    ):
+        cells = nbformat.read(folder / original.name, as_version=4).cells
+        assert any(has_tag(cell, "hint") for cell in cells) == hints
+        assert any(has_tag(cell, "solution") for cell in cells) == folded
+        assert (folder / SOLUTIONS_FOLDER / f"{module_name(original.stem)}.py").is_file() == beside
+        text = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        # True in each form, since all of them have the same text.
+        assert "may have a folded hint under it" in text
+        assert "On the lab's site its solution is folded there too" in text
+        assert "beside a copy the solutions are in the folder `solutions`" in text
+        assert "a handout has none" in text and "solutions are folded" not in text
+
+
+def test_a_blank_copy_over_an_older_one_says_that_it_stays(tmp_path, capsys):
+    main(["course", "copy", str(tmp_path / "a")])
+    assert "--blank" not in capsys.readouterr().out
+    main(["course", "copy", str(tmp_path / "a"), "--blank"])
+    said = capsys.readouterr().out
+    assert (
+        "09-from-scratch.ipynb was there and stays as it is: --blank was not applied to it" in said
+    )
+    (tmp_path / "a" / "09-from-scratch.ipynb").rename(tmp_path / "a" / "mine.ipynb")
+    main(["course", "copy", str(tmp_path / "a"), "--blank"])
+    assert "not applied" not in capsys.readouterr().out
+    blank = (tmp_path / "a" / "09-from-scratch.ipynb").read_text("utf-8")
+    assert blank != (tmp_path / "a" / "mine.ipynb").read_text("utf-8")
 
 
 def test_a_handout_keeps_hints_and_loses_solutions_and_never_overwrites_work(tmp_path):
