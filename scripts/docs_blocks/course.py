@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from lab.course.exercises.registry import EXERCISES
+from lab.course.grading.grade import solution_forms
+from lab.course.grading.similar import is_compared
 from lab.course.outline import exercise_table, lines_table, notebook_table
 from lab.course.quiz_bank import quiz_page
 
@@ -31,7 +34,16 @@ def path_table() -> str:
     return "\n".join([*rows, "", source])
 
 
+def not_compared() -> str:
+    """Return the exercises whose solution is too short to be compared, in Markdown."""
+    forms = solution_forms(EXERCISES)
+    names = [name for name in EXERCISES if not is_compared(forms[name])]
+    listed = ", ".join(f"`{name}`" for name in names)
+    return f"{len(names)} of {len(EXERCISES)}: {listed}."
+
+
 BLOCKS = {
+    "not-compared": not_compared,
     "course-path": path_table,
     "course-notebooks": notebook_table,
     "course-exercises": exercise_table,

@@ -26,6 +26,10 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return out.getvalue()
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.3f}"
+
+
 def class_sheet(grades: Grades) -> str:
     """Return CSV with one row for each learner. The column `not read` says why there is no notebook, or
     which cannot be read.
@@ -34,7 +38,8 @@ def class_sheet(grades: Grades) -> str:
     rows = []
     for learner, own in grades.learners().items():
         marks = [f"{row.exercise}: {mark}" for row in own for mark in row.marks]
-        passed, seconds = sum(row.passed for row in own), sum(row.cpu_seconds for row in own)
+        passed = sum(row.passed for row in own)
+        seconds = _milliseconds(sum(row.cpu_seconds for row in own))
         problem, results = grades.problems.get(learner, ""), [row.result for row in own]
         rows.append([learner, passed, len(own), "; ".join(marks), problem, seconds, *results])
     header = ["learner", "passed", "of", "look at", "not read", "cpu_seconds", *names]
@@ -58,7 +63,7 @@ def exercise_sheet(grades: Grades) -> str:
         [
             row.learner, f"{EXERCISES[row.exercise].notebook:02d}", row.exercise, row.result, row.code,
             "not compared: short" if row.short else ", ".join(row.like), "; ".join(row.marks),
-            row.cpu_seconds, row.message,
+            _milliseconds(row.cpu_seconds), row.message,
         ]
         for row in grades.rows
     ]  # fmt: skip
