@@ -275,6 +275,17 @@ def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_
     assert [row.exercise for row in rows["bob"] if row.passed] == ["my_ratio"]
 
 
+def test_code_that_is_nested_too_deeply_stops_nobody(tmp_path):
+    for learner, terms in (("deep", 200), ("deeper", 1000)):
+        sums = "+".join(["new"] * terms)
+        notebook(tmp_path / f"{learner}.ipynb", f"{RATIO} + 0 * ({sums})")
+    notebook(tmp_path / "ada.ipynb", RATIO)
+    rows = grade_folder(tmp_path, only="05", seed=1).learners()
+    found = {name: next(r for r in own if r.exercise == "my_ratio") for name, own in rows.items()}
+    assert found["ada"].passed and found["deep"].passed
+    assert found["deeper"].result == "nested too deeply"
+
+
 def test_an_empty_hand_in_has_a_row_that_says_why(tmp_path, capsys):
     notebook(tmp_path / "class" / "ada.ipynb", RATIO)
     (tmp_path / "class" / "nobody").mkdir()

@@ -123,7 +123,7 @@ def programs_of(
         paths = sorted(cells, key=lambda p: not p.name.startswith(f"{exercise.notebook:02d}"))
         options = [program_of(cells[path], name) for path in paths]
         written = [program for program in options if program.source]
-        broken = [program for program in options if program.problem == "syntax error"]
+        broken = [program for program in options if program.problem != "missing"]
         programs[name] = next(iter(written + broken), Program(problem=absent))
     return programs, "; ".join(filter(None, problems))
 

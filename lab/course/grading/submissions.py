@@ -157,11 +157,13 @@ def program_of(cells: Cells, name: str) -> Program:
             todo += _globals_of(cells.statements[place])
     stars = {i for i, s in enumerate(cells.statements) if _is_star(s)}
     chosen = [cells.statements[i] for i in sorted(wanted | stars)]
-    return Program(
-        "\n".join(map(ast.unparse, chosen)),
-        ast.unparse(cells.statements[places[name]]),
-        tuple(dict.fromkeys(n for statement in chosen for n in _from_lab(statement))),
-    )
+    try:
+        source = "\n".join(map(ast.unparse, chosen))
+        statement = ast.unparse(cells.statements[places[name]])
+    except RecursionError:
+        return Program(problem="nested too deeply")
+    from_lab = tuple(dict.fromkeys(n for one in chosen for n in _from_lab(one)))
+    return Program(source, statement, from_lab)
 
 
 def _definitions(statements: Sequence[ast.stmt]) -> dict[str, int]:
