@@ -260,11 +260,9 @@ def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_go
     codes, said = one_killed(
         launched("-m", "lab", *LONG, "--shard", "--out", str(run.path)), 0, run.path
     )
-    assert (
-        codes[1] == 2
-        and "of the 2 that train this run has ended" in said[1]
-        and "Traceback" not in said[1]
-    )
+    assert codes[1] == 2, said[1]
+    assert "of the 2 that train this run has ended" in said[1]
+    assert "Traceback" not in said[1], said[1]
     assert run.state == "interrupted"
     done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
     for process in launched(
@@ -274,6 +272,16 @@ def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_go
     assert run.state == "finished" and PeftModel.from_pretrained(
         load_base("embedded", torch.device("cpu")), run.path / "adapter"
     )
+
+
+def test_an_error_ends_one_of_two_processes_before_the_interpreters_end_can_abort_it():
+    script = (
+        "import atexit, os; from lab.cli.main import main; atexit.register(os.abort);"
+        " main(['train', 'dpo', '--beta', '-1'])"
+    )
+    for process in launched("-c", script):
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 2 and "beta is -1" in said, said
 
 
 def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
