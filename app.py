@@ -32,6 +32,7 @@ def show() -> None:
         initial_sidebar_state="collapsed",
     )
     st.html(STYLE)
+    present_place = st.container(key="present-place")  # before the page: it keeps its place there
     pages = [
         st.Page(
             import_later(entry.module), title=entry.title, url_path=entry.url, default=entry.default
@@ -50,7 +51,8 @@ def show() -> None:
         st.caption(notice)
     forget_question()
     page.run()
-    present_page()
+    with present_place:
+        present_page()
     start_preload()
 
 

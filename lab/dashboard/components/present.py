@@ -72,19 +72,24 @@ def forget_question() -> None:
 
 def present_page() -> None:
     """Show the link to present mode, or present mode itself; called after a page has run."""
-    if not is_presented():
+    presented = is_presented()
+    if presented:
+        st.session_state["room"] = st.query_params["room"] = rooms().open(
+            st.query_params.get("room") or st.session_state.get("room", ""), visitor_id()
+        )
+    else:
         current_room()
+    st.fragment(_show, run_every=REFRESH_SECONDS if presented else None)(
+        presented, st.session_state.get(_QUESTION)
+    )
+
+
+def _show(presented: bool, question: tuple[str, tuple[str, ...]] | None) -> None:
+    if presented != is_presented() or st.session_state.pop("page changes", False):
+        st.rerun()
+    if not presented:
         _present_element(key=KEY, data={"presented": False}, on_command_change=_obey)
         return
-    st.session_state["room"] = st.query_params["room"] = rooms().open(
-        st.query_params.get("room") or st.session_state.get("room", ""), visitor_id()
-    )
-    st.fragment(_show, run_every=REFRESH_SECONDS)(st.session_state.get(_QUESTION))
-
-
-def _show(question: tuple[str, tuple[str, ...]] | None) -> None:
-    if not is_presented() or st.session_state.pop("page changes", False):
-        st.rerun()
     room = st.session_state["room"]
     address, hint = shown_address(room)
     size, path = qr_path(address)
