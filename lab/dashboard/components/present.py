@@ -70,26 +70,34 @@ def forget_question() -> None:
     st.session_state.pop(_QUESTION, None)
 
 
-def present_page() -> None:
-    """Show the link to present mode, or present mode itself; called after a page has run."""
-    presented = is_presented()
-    if presented:
-        st.session_state["room"] = st.query_params["room"] = rooms().open(
-            st.query_params.get("room") or st.session_state.get("room", ""), visitor_id()
-        )
-    else:
+def present_link() -> None:
+    """Show the link to present mode; called before a page runs. As the first element of its kind on the
+    page it also lets the browser load what draws all elements of the lab before the first figure comes.
+    """
+    if not is_presented():
         current_room()
-    st.fragment(_show, run_every=REFRESH_SECONDS if presented else None)(
-        presented, st.session_state.get(_QUESTION)
-    )
+        st.fragment(_link)()
 
 
-def _show(presented: bool, question: tuple[str, tuple[str, ...]] | None) -> None:
-    if presented != is_presented() or st.session_state.pop("page changes", False):
+def _link() -> None:
+    if is_presented():
         st.rerun()
-    if not presented:
-        _present_element(key=KEY, data={"presented": False}, on_command_change=_obey)
+    _present_element(key=KEY, data={"presented": False}, on_command_change=_obey)
+
+
+def present_page() -> None:
+    """Show present mode where the address asks for it; called after a page has run."""
+    if not is_presented():
         return
+    st.session_state["room"] = st.query_params["room"] = rooms().open(
+        st.query_params.get("room") or st.session_state.get("room", ""), visitor_id()
+    )
+    st.fragment(_show, run_every=REFRESH_SECONDS)(st.session_state.get(_QUESTION))
+
+
+def _show(question: tuple[str, tuple[str, ...]] | None) -> None:
+    if not is_presented() or st.session_state.pop("page changes", False):
+        st.rerun()
     room = st.session_state["room"]
     address, hint = shown_address(room)
     size, path = qr_path(address)
