@@ -2,9 +2,11 @@
 torch.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import NoReturn
 
 import tyro
 
@@ -110,7 +112,18 @@ def _run(arguments: list[str]) -> None:
         raise
     except (LabError, OSError) as error:
         print(f"error: {shown(error)}", file=sys.stderr)
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            _end_at_once(2)
         raise SystemExit(2) from None
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End one of several processes of a run without the interpreter's own end, where torch's threads, which
+    still wait for a process that is gone, sometimes abort it (signal 6).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _speak_utf8() -> None:

@@ -68,8 +68,6 @@ class MethodSpec:
             run's settings (`to_dict` of its config).
         models: The models that take part, however few weights they share. An online method has no
             reward model while a rule gives the rewards.
-        shardable: Whether FSDP can shard it: every process makes the same number of forward passes
-            in an update.
         estimated: Whether the memory estimator knows its batches.
         load: `load(config, device)` returns the model that trains; None: a policy with LoRA.
         attach: `attach(run)` adds networks beside the policy; None: the reward model, if an online
@@ -89,7 +87,6 @@ class MethodSpec:
     loss: Callable[[Any, Any], tuple[Any, dict[str, Any]]]
     formula: Callable[[Mapping[str, Any]], list[str]] = no_formula
     models: tuple[str, ...] = ("policy", "reference")
-    shardable: bool = True
     estimated: bool = False
     load: Callable[[Any, Any], Any] | None = None
     attach: Callable[[Any], None] | None = None

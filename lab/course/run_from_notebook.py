@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from IPython.display import display
 
 from lab.analysis.diagnose import MetricColumn
+from lab.config.hooks import REWARD
 from lab.config.json_format import to_dict
-from lab.config.methods import make_config, method_of
+from lab.config.methods import METHODS, make_config, method_of
 from lab.config.run_config import RunConfig
 from lab.course.predictions import require_predictions
 from lab.course.widgets import bundle
@@ -60,24 +61,30 @@ def train(
     A knob that is a function replaces the lab's in the training loop: `train("dpo", loss=my_dpo_loss)`,
     `train("grpo", advantages=…, reduction=…, reward=…)`. Each takes and returns what its exercise
     says. `scored_by` is another word for `reward`. Such a run always trains anew, since the function
-    may have changed; the run of the same name before it goes to the trash.
+    may have changed; the run of the same name before it goes to the trash. An error of a run shows no
+    frames of the lab: they are in the run's log.txt.
 
     `name` is by default made of the method, the functions and the knobs, such as
     course-dpo-my_dpo_loss-beta0.5. Raises `LabError` if a run of another kind has the name, and
     `PredictFirst` while a question of the notebook has no prediction yet.
     """
     require_predictions()
-    own = {knob: value for knob, value in knobs.items() if callable(value)}
     if scored_by is not None:
-        own["reward"] = scored_by
+        knobs["reward"] = scored_by
+    own = {knob: value for knob, value in knobs.items() if _is_own(method, knob, value)}
     knobs = {knob: value for knob, value in knobs.items() if knob not in own}
-    name = safe_name(name or _name_of(method, own, knobs))
     config = make_config(method, _shortened(method, knobs) if is_fast() else knobs)
     require_hooks(config, own)
+    name = safe_name(name or _name_of(method, own, knobs))
     folder = _folder(name, config, own, f"train({method!r}, name=…)")
     output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
     if folder.state != RunState.FINISHED:
-        drive(folder, report=Live(folder, output).draw, own=own, expected_memory=expected_memory)
+        try:
+            drive(
+                folder, report=Live(folder, output).draw, own=own, expected_memory=expected_memory
+            )
+        except LabError as error:
+            raise error.with_traceback(None) from error.__cause__
     with_own = f" with {label_of(folder)}" if own and scored_by is None else ""
     sentence = (
         f"{name}: {METHOD_NAMES[method]}{with_own}, {config.steps} updates. {_last_measure(folder)}"
@@ -87,6 +94,15 @@ def train(
     else:
         output.update({"text/plain": sentence}, raw=True)
     return folder
+
+
+def _is_own(method: str, knob: str, value: Any) -> bool:
+    """Whether a knob stands for a function of the learner: it is one, or it has the place of one and
+    is no setting.
+    """
+    hooks = {hook.name for hook in METHODS[method].hooks} if method in METHODS else ()
+    is_setting = isinstance(value, str) and knob == REWARD.name
+    return callable(value) or (knob in hooks and not is_setting)
 
 
 def _name_of(method: str, own: OwnFunctions, knobs: Mapping[str, Any]) -> str:
@@ -179,13 +195,15 @@ def _last_measure(folder: RunFolder) -> str:
 
 
 def curves(
-    folders: Mapping[str, RunFolder] | Sequence[RunFolder],
+    folders: Mapping[str, RunFolder] | Sequence[RunFolder] | RunFolder,
     panels: Sequence[str] | None = None,
     columns: int = 3,
 ) -> go.Figure:
-    """Return `lab.figures.training_curves.training_curves` of run folders. The keys label them;
-    without keys `label_of` does.
+    """Return `lab.figures.training_curves.training_curves` of one run folder or several. The keys label
+    them; without keys `label_of` does.
     """
+    if isinstance(folders, RunFolder):
+        folders = [folders]
     if not isinstance(folders, Mapping):
         labels = [label_of(folder) for folder in folders]
         folders = {

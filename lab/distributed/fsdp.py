@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from lab.config.methods import METHODS, method_of
+from lab.config.methods import method_of
 from lab.config.run_config import RunConfig
 from lab.distributed import collectives
 from lab.distributed.launcher import require_launched
@@ -34,25 +34,17 @@ need the rest.
 
 
 def require_shardable(config: RunConfig) -> None:
-    """Raise `LabError` for a run that cannot be sharded: a run in one process, a run of a method
-    that is not `shardable`, and a run with weights in 4 bits. Accept every run without `shard`, unless
-    the config of `accelerate launch` asks for it.
+    """Raise `LabError` for a run that cannot be sharded: a run in one process, and a run with weights in
+    4 bits. Accept every run without `shard`, unless the config of `accelerate launch` asks for it.
     """
     require_launched(config, os.environ)
     if not config.shard:
         return
-    method = METHODS[method_of(config)]
     if collectives.world_size() == 1:
         raise LabError(
             "shard is on, but this run has one process, which would hold all weights anyway. Start"
-            f" several, one for each GPU: torchrun --nproc-per-node 2 -m lab train {method.name}"
-            " --shard … Or leave --shard out."
-        )
-    if not method.shardable:
-        shardable = ", ".join(spec.name for spec in METHODS.values() if spec.shardable)
-        raise LabError(
-            f"shard is on, but processes of {method.name} make different numbers of passes in one"
-            f" update. Methods that can be sharded: {shardable}. Or leave --shard out."
+            " several, one for each GPU: torchrun --nproc-per-node 2 -m lab train"
+            f" {method_of(config)} --shard … Or leave --shard out."
         )
     if config.quantization:
         raise LabError(

@@ -43,6 +43,7 @@ from lab.training.flat_params import flat_params
 from lab.training.method import EvalResult
 from lab.training.method_hooks import attach_networks, evaluate_method, load_model
 from lab.training.metric_means import MetricAccumulator
+from lab.training.micro_batches import StandIn
 from lab.training.optimizers import MATRIX_OPTIMIZERS, new_optimizer, require_optimizer
 from lab.training.pair_agreement import evaluate_agreement
 from lab.training.state import TrainState
@@ -196,6 +197,10 @@ def train_step(
     run.optimizer.zero_grad(set_to_none=True)
     with dropout_noise(config, step, run.device):
         for micro_batch in micro_batches:
+            if isinstance(micro_batch, StandIn):
+                loss, _ = method.loss(run, micro_batch.micro_batch)
+                (0.0 * loss).backward()
+                continue
             loss, metrics = method.loss(run, micro_batch)
             if loss.requires_grad:  # Without any advantage there is nothing to learn.
                 loss.backward()

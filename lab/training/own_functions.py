@@ -42,7 +42,10 @@ def require_hooks(config: RunConfig, functions: OwnFunctions) -> None:
         if name not in hooks:
             raise unknown(f"function of your own for {method.name}", name, list(hooks))
         if not callable(function):
-            raise LabError(f"{name} is {function!r}, but takes a function.")
+            raise LabError(
+                f"{name} is {_kind_of(function)}, but takes a function: its name, without a call, as in"
+                f' train("{method.name}", {name}=my_{name}).'
+            )
     reward_from = getattr(config, "reward_from", "gold")
     if REWARD.name in functions and reward_from not in ("gold", ""):
         raise LabError(
@@ -53,6 +56,14 @@ def require_hooks(config: RunConfig, functions: OwnFunctions) -> None:
         raise LabError(
             "Functions of your own train in one process only. Start it without torchrun."
         )
+
+
+def _kind_of(value: Any) -> str:
+    """The value in an error: a tensor or array by its shape, anything else as Python writes it, shortened."""
+    shape = getattr(value, "shape", None)
+    return (
+        f"{value!r:.60}" if shape is None else f"a {type(value).__name__} of shape {tuple(shape)}"
+    )
 
 
 def note_functions(folder: RunFolder, functions: OwnFunctions) -> None:
@@ -135,7 +146,7 @@ def error_place(function: Callable[..., Any], error: BaseException) -> str:
 
 def call_own(hook: Hook, function: Callable[..., Any], inputs: Sequence[Any], update: int) -> Any:
     """Return what the learner's function gives. An exception inside of it becomes a `LabError` with
-    the learner's own line; the exception itself is its cause.
+    the learner's own line; the exception itself, with the learner's frames alone, is its cause.
     """
     try:
         return function(*inputs)
@@ -151,7 +162,7 @@ def call_own(hook: Hook, function: Callable[..., Any], inputs: Sequence[Any], up
         raise LabError(
             f"{_owner(hook, function)} stopped at update {update} with {type(error).__name__}:"
             f" {error}{error_place(function, error)}. It was called with {shapes}."
-        ) from error
+        ) from error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
 
 
 def own_tensor(

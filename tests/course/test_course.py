@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import traceback
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from lab.course.static_images import PALETTE_COLOURS, with_palette
 from lab.course.widgets import PLOTLY_MIME, bundle, with_sliders
 from lab.errors import LabError
 from lab.figures.lines import line_figure
+from lab.runs.folder import RunFolder
 from lab.runs.records import columns_of
 from lab.runs.trash import trashed_runs
 from lab.tasks.registry import TASKS
@@ -433,6 +435,7 @@ def test_a_run_from_a_notebook_is_a_run_like_any_other_and_is_not_trained_twice(
     with pytest.raises(LabError, match="another config"):
         train("dpo", name=run.name, beta=0.3)
     assert len(curves({"one": run}, ["loss", "gold/accuracy"]).data) == 2
+    assert [line.name for line in curves(run, ["loss"]).data] == [run.name]
 
 
 def longer_is_better(completion, answer):
@@ -474,6 +477,49 @@ def test_a_run_of_ones_own_function_trains_anew_and_the_one_before_is_in_the_tra
         train("dpo", los=my_dpo_loss)
     with pytest.raises(LabError, match="function of your own for dpo 'gae'"):
         train("dpo", gae=my_dpo_loss)
+
+
+@pytest.mark.parametrize(
+    ("method", "place", "value", "words"),
+    [
+        ("dpo", "loss", torch.ones(2, 3), "loss is a Tensor of shape (2, 3), but takes a function"),
+        ("dpo", "loss", None, "loss is None, but takes a function"),
+        ("grpo", "advantages", 0.5, "advantages is 0.5, but takes a function"),
+        ("kto", "reference_point", "my_z", "reference_point is 'my_z', but takes a function"),
+        ("grpo", "reward", 1.0, "reward is 1.0, but takes a function"),
+    ],
+)
+def test_the_result_of_a_function_in_its_place_is_refused_with_the_call_that_is_meant(
+    tmp_path, monkeypatch, method, place, value, words
+):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    with pytest.raises(LabError) as caught:
+        train(method, **{place: value})
+    assert str(caught.value).startswith(words)
+    assert f'train("{method}", {place}=my_{place})' in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_of_a_learners_function_leads_to_its_line_in_a_few_frames(
+    tmp_path, monkeypatch
+):
+    def my_loss(pw, pl, qw, ql, beta):
+        return divided(pw)
+
+    def divided(values):
+        return values / no_such_name  # noqa: F821
+
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    with pytest.raises(LabError, match="stopped at update 1 with NameError") as caught:
+        train("dpo", loss=my_loss, pairs=64)
+    own, cause = traceback.extract_tb(caught.tb), caught.value.__cause__
+    assert [frame.name for frame in own][1:] == ["train"]
+    assert [frame.name for frame in traceback.extract_tb(cause.__traceback__)] == [
+        "my_loss",
+        "divided",
+    ]
+    run = next(tmp_path.glob("course-dpo*"))
+    assert RunFolder(run).state == "failed" and "own_tensor" in (run / "log.txt").read_text("utf-8")
 
 
 def test_a_curve_carries_the_name_of_its_function(tmp_path, monkeypatch):

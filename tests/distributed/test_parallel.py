@@ -49,6 +49,9 @@ RUNS = {
     "ppo": {"max_completion_tokens": 24, "kl_target": 1.0, "minibatches": 3},
     "dpo, sharded": {"pairs": 64, "micro_batches": 2, "gradient_checkpointing": True},
     "grpo, sharded": {"group_size": 4, "max_completion_tokens": 48},
+    # In some updates one process has fewer rows or pairs than micro-batches, or none.
+    "ppo, sharded": {"max_completion_tokens": 24, "minibatches": 8, "micro_batches": 2},
+    "online_dpo, sharded": {"max_completion_tokens": 24, "group_size": 4, "micro_batches": 3},
 }
 LONG = [
     "train",
@@ -257,11 +260,9 @@ def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_go
     codes, said = one_killed(
         launched("-m", "lab", *LONG, "--shard", "--out", str(run.path)), 0, run.path
     )
-    assert (
-        codes[1] == 2
-        and "of the 2 that train this run has ended" in said[1]
-        and "Traceback" not in said[1]
-    )
+    assert codes[1] == 2, said[1]
+    assert "of the 2 that train this run has ended" in said[1]
+    assert "Traceback" not in said[1], said[1]
     assert run.state == "interrupted"
     done = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)["step"]
     for process in launched(
@@ -271,6 +272,16 @@ def test_a_sharded_run_whose_main_process_is_killed_counts_as_interrupted_and_go
     assert run.state == "finished" and PeftModel.from_pretrained(
         load_base("embedded", torch.device("cpu")), run.path / "adapter"
     )
+
+
+def test_an_error_ends_one_of_two_processes_before_the_interpreters_end_can_abort_it():
+    script = (
+        "import atexit, os; from lab.cli.main import main; atexit.register(os.abort);"
+        " main(['train', 'dpo', '--beta', '-1'])"
+    )
+    for process in launched("-c", script):
+        said = process.communicate(timeout=60)[0]
+        assert process.returncode == 2 and "beta is -1" in said, said
 
 
 def test_each_of_two_processes_holds_about_half_of_a_sharded_base(two):
@@ -297,7 +308,12 @@ def test_a_step_of_decoding_gathers_no_weights_where_they_fit_as_a_whole(two):
     "method, knobs, processes, says",
     [
         ("dpo", {}, 1, "one process.*torchrun --nproc-per-node 2 -m lab train dpo --shard"),
-        ("ppo", {}, 2, "different numbers of passes.*grpo"),
+        (
+            "ppo",
+            {"model_layout": "separate"},
+            2,
+            "separate.*would not be shared.*--model-layout shared",
+        ),
         ("dpo", {"quantization": "4bit"}, 2, "4 bits cannot be sharded"),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_registry_forgets_nothing_and_no_two_methods_share_a_name():
         assert spec.colour == METHOD_COLOURS[name] and re.fullmatch("#[0-9A-F]{6}", spec.colour)
         assert set(spec.formats) <= set(FORMATS) and spec.online != spec.offline
         assert spec.formula(to_dict(make_config(name))), name
-    assert {f.name for f in fields(MethodSpec)} >= {"models", "shardable", "batches", "loss"}
+    assert {f.name for f in fields(MethodSpec)} >= {"models", "batches", "loss"}
 
 
 def test_the_registry_is_read_without_a_model_library():

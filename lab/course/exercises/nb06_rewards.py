@@ -80,6 +80,11 @@ STEPS_REWARD = Exercise(
             " pay more.",
         ),
         KnownMistake(
+            "equals signs counted",
+            lambda t, a: float(t.count("=")),
+            "You count the = signs. A wrong step has one too: compute both sides of each step.",
+        ),
+        KnownMistake(
             "all or nothing",
             lambda t, a: float(bool(_steps(t)) and all(map(_is_right, _steps(t)))),
             "You pay only if all steps are right. Give the share of the steps that are right.",

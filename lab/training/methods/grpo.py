@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.engine.chunked_logprobs import TokenStatistics
     from lab.training.method import MetricTensors
     from lab.training.methods.online import RolloutMicroBatch
+    from lab.training.micro_batches import MicroBatches
     from lab.training.rollout import GRPORollout
     from lab.training.state import TrainState
 
@@ -94,7 +95,7 @@ class GRPOConfig(SamplingCorrectionSettings, OnlineConfig):
     )
 
 
-def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[GRPORollout]]]:
+def batches(run: TrainState) -> Iterator[MicroBatches[RolloutMicroBatch[GRPORollout]]]:
     """A fresh rollout every `updates_per_rollout` updates, always from the current policy."""
     from lab.distributed import collectives
     from lab.training.methods.online import fresh_rollout, micro_batches

@@ -14,7 +14,7 @@ from lab.distributed import collectives
 from lab.engine.llama import decoder_of
 from lab.training.heads import load_trained_reward_model
 from lab.training.method_state import OnlineState
-from lab.training.micro_batches import split_evenly
+from lab.training.micro_batches import MicroBatches, split_evenly, with_stand_ins
 from lab.training.rollout import Rollout, roll_out
 from lab.training.state import TrainState
 
@@ -69,7 +69,7 @@ def fresh_rollout(run: TrainState, *, group_size: int) -> Rollout:
     return rollout
 
 
-def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[Any]]:
+def micro_batches(run: TrainState, rows: list[int]) -> MicroBatches[RolloutMicroBatch[Any]]:
     """Return those of the rows of the whole rollout that this process holds, as micro-batches."""
     rollout = run.rollout
     assert rollout is not None
@@ -84,7 +84,8 @@ def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[An
             here, max(run.config.micro_batches, _num_micro_batches(run, here))
         )
     ]
-    return [
+    first = torch.zeros(1, dtype=torch.int64, device=run.device)
+    *found, stand_in = (
         RolloutMicroBatch(
             TokenBatch(rollout.ids[p], rollout.completion_mask[p]),
             rollout,
@@ -93,8 +94,9 @@ def micro_batches(run: TrainState, rows: list[int]) -> list[RolloutMicroBatch[An
             total,
             masks,
         )
-        for p in pieces
-    ]
+        for p in [*pieces, first]
+    )
+    return with_stand_ins(run, found, stand_in)
 
 
 def _num_micro_batches(run: TrainState, rows: list[int]) -> int:

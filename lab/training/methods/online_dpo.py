@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lab.data.batching import TokenBatch
     from lab.training.method import MetricTensors
+    from lab.training.micro_batches import MicroBatches
     from lab.training.rollout import Rollout
     from lab.training.state import TrainState
 
@@ -76,11 +77,11 @@ def choose(rollout: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
     )[alive]
 
 
-def batches(run: TrainState) -> Iterator[list[Pairs]]:
+def batches(run: TrainState) -> Iterator[MicroBatches[Pairs]]:
     """Yield a fresh rollout for every update, always from the current policy."""
     from lab.distributed import collectives
     from lab.training.methods.online import fresh_rollout
-    from lab.training.micro_batches import split_evenly
+    from lab.training.micro_batches import split_evenly, with_stand_ins
 
     while True:
         config = config_as(run.config, OnlineDPOConfig)
@@ -90,10 +91,11 @@ def batches(run: TrainState) -> Iterator[list[Pairs]]:
         pieces = split_evenly(
             list(zip(chosen, rejected)) if total else [(0, 1)], config.micro_batches
         )
-        yield [
+        pairs = [
             Pairs(_tokens(rollout, [c for c, _ in piece] + [r for _, r in piece]), total)
             for piece in pieces
         ]
+        yield with_stand_ins(run, pairs, Pairs(_tokens(rollout, [0, 1]), total))
 
 
 def _tokens(rollout: Rollout, rows: list[int]) -> TokenBatch:
@@ -162,6 +164,5 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     models=("policy", "reference", "reward model"),
-    shardable=False,
     hooks=(PAIR_LOSS, REWARD),
 )

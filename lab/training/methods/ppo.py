@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lab.training.method import MetricTensors
     from lab.training.methods.online import RolloutMicroBatch
+    from lab.training.micro_batches import MicroBatches
     from lab.training.rollout import PPORollout, Rollout
     from lab.training.state import TrainState
 
@@ -117,6 +118,11 @@ class PPOConfig(OnlineConfig):
                 f"lora_rank is {FULL_RANK} and model_layout shared, but a policy all of whose weights"
                 " train shares no base with its critic. Use --model-layout separate."
             )
+        if self.shard and self.model_layout == "separate":
+            raise LabError(
+                "shard is on and model_layout separate, but only the policy's base is spread over"
+                " processes: the other three would not be shared. Use --model-layout shared."
+            )
         if self.minibatches > self.batch_size:
             raise LabError(
                 f"minibatches is {self.minibatches}, but a rollout has only {self.batch_size}"
@@ -168,7 +174,7 @@ def minibatch(
     return sorted(split_evenly(rows, count)[number])
 
 
-def batches(run: TrainState) -> Iterator[list[RolloutMicroBatch[PPORollout]]]:
+def batches(run: TrainState) -> Iterator[MicroBatches[RolloutMicroBatch[PPORollout]]]:
     """`epochs` passes of `minibatches` updates over each rollout, then a fresh one from the current
     policy.
     """
@@ -264,7 +270,6 @@ SPEC = MethodSpec(
     loss=loss,
     formula=formula,
     models=("policy", "reference", "reward model", "critic"),
-    shardable=False,
     estimated=True,
     attach=attach,
     hooks=(*OWN_ESTIMATES, SURROGATE, REWARD),
