@@ -66,10 +66,8 @@ else:  # The server imports this file once.
     from lab.dashboard.pages.page_shell import PageShell
     from lab.dashboard.pages.preload import pages_imported
     from lab.dashboard.state.server_guard import Guard, check_arguments
-    from lab.dashboard.state.tcp_nodelay import send_without_delay
 
     check_arguments()
-    send_without_delay()
     app = st.App(
         Path(__file__),
         lifespan=pages_imported,

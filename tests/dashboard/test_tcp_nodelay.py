@@ -3,39 +3,33 @@
 import asyncio
 import socket
 
-import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-from uvicorn.server import ServerState
-
 from lab.dashboard.state.tcp_nodelay import send_without_delay
 
 
 async def accepted_option() -> int:
-    """TCP_NODELAY of a connection that uvicorn's protocol accepts."""
+    """TCP_NODELAY of a connection to a server that listens on such a socket."""
     listening = socket.socket()  # as Streamlit makes it: its protocol is 0, not TCP
     listening.bind(("127.0.0.1", 0))
-    accepted = []
+    loop = asyncio.get_running_loop()
+    send_without_delay(loop)
+    accepted = loop.create_future()
 
-    def protocol():
-        accepted.append(AutoHTTPProtocol(config, ServerState(), {}))
-        return accepted[-1]
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport):
+            option = transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY
+            )
+            accepted.set_result(option)
+            transport.close()
 
-    config = uvicorn.Config(app=lambda *_: None, log_config=None)
-    config.load()
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listening)
+    server = await loop.create_server(Connection, sock=listening)
     _, writer = await asyncio.open_connection(*listening.getsockname())
     try:
-        while not (accepted and getattr(accepted[0], "transport", None)):
-            await asyncio.sleep(0)
-        connection = accepted[0].transport.get_extra_info("socket")
-        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        return await accepted
     finally:
         writer.close()
-        accepted[0].transport.close()
         server.close()
 
 
-def test_a_small_message_does_not_wait_for_the_confirmation_of_the_one_before(monkeypatch):
-    monkeypatch.setattr(AutoHTTPProtocol, "connection_made", AutoHTTPProtocol.connection_made)
-    send_without_delay()
+def test_a_small_message_does_not_wait_for_the_confirmation_of_the_one_before():
     assert asyncio.run(accepted_option()) == 1
