@@ -20,7 +20,7 @@ def show() -> None:
     """Show the page of the address: one run of this script in one session."""
     from lab.dashboard.components.js_component import page_scripts
     from lab.dashboard.components.layout import neighbour_links
-    from lab.dashboard.components.present import forget_question, present_page
+    from lab.dashboard.components.present import forget_question, present_link, present_page
     from lab.dashboard.pages.preload import start_preload
     from lab.dashboard.pages.registry import PAGES, SECTIONS
     from lab.dashboard.state import actions
@@ -32,6 +32,9 @@ def show() -> None:
         initial_sidebar_state="collapsed",
     )
     st.html(STYLE)
+    present_place = st.container(key="present-place")  # before the page: there it keeps its place
+    with present_place:
+        present_link()
     pages = [
         st.Page(
             import_later(entry.module), title=entry.title, url_path=entry.url, default=entry.default
@@ -50,7 +53,8 @@ def show() -> None:
         st.caption(notice)
     forget_question()
     page.run()
-    present_page()
+    with present_place:
+        present_page()
     start_preload()
 
 

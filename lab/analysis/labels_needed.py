@@ -7,28 +7,24 @@ from lab.analysis.statistics import SHARE, Interval
 
 MEASURE_NAMES = {"agreement": "agreement with the rule", "gold": "gold accuracy of the policy"}
 PICK_NAMES = {"random": "at random", "uncertain": "least sure"}
-SHORT_NAMES = {"random": "random", "uncertain": "chosen"}
 
 
 def goal_sentence(table: Mapping[str, Any]) -> str:
-    """Returns the labels that gold accuracy needed without wrong labels, and whether the goal was met:
-    the table's share with so many chosen pairs.
+    """Returns whether the goal was met: the table's gold accuracy with so many of the least sure pairs, and
+    without wrong labels.
 
-    Text such as "Labels needed for 0.80: random 200 (100 to more than 200), chosen 100. With 50 chosen
-    labels gold accuracy is 0.78 ± 0.02, so the goal is not met on average."
+    Text such as "With 50 labels of the least sure pairs, none of them wrong, gold accuracy is 0.78 ± 0.02.
+    So the goal of 0.80 is not met on average."
     """
     goal_labels = table["goal_labels"]
-    rows = _rows(table, min(table["plan"]["noises"]))
-    last = table["plan"]["counts"][-1]
-    parts = [f"{SHORT_NAMES[pick]} {needed_words(row['needed/gold'], last)}" for pick, row in rows]
-    chosen = dict(rows)["uncertain"]
+    least_sure = dict(_rows(table, min(table["plan"]["noises"])))["uncertain"]
     place = table["plan"]["counts"].index(goal_labels)
-    own = Interval(chosen["gold"]["mean"][place], chosen["gold"]["half"][place])
-    needed = chosen["needed/gold"]["mean"]
+    own = Interval(least_sure["gold"]["mean"][place], least_sure["gold"]["half"][place])
+    needed = least_sure["needed/gold"]["mean"]
     is_met = needed is not None and needed <= goal_labels
     return (
-        f"Labels needed for {table['goal']:.2f}: {', '.join(parts)}. With {goal_labels} chosen labels"
-        f" gold accuracy is {own.text(2, SHARE)}, so the goal is {'' if is_met else 'not '}met on"
+        f"With {goal_labels} labels of the least sure pairs, none of them wrong, gold accuracy is"
+        f" {own.text(2, SHARE)}. So the goal of {table['goal']:.2f} is {'' if is_met else 'not '}met on"
         " average."
     )
 

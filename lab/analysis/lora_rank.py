@@ -33,7 +33,7 @@ def rank_sentence(table: Table, rank: int) -> str:
     return (
         f"Rank {rank} trains {row['trained_weights']:,} weights, {100 * share:.1f} % as many as full fine-tuning"
         f" ({full['trained_weights']:,}). At its learning rate of {row['learning_rate']:g} the gold"
-        f" accuracy is {accuracy}. Minus full fine-tuning at {full['learning_rate']:g}:"
+        f" accuracy is {accuracy}. Its difference to full fine-tuning at {full['learning_rate']:g} is"
         f" {comparison_text(table, rank)}."
     )
 
@@ -47,6 +47,6 @@ def summary_sentence(table: Table) -> str:
     full = row_of(table, 0)["learning_rate"]
     ratios = [row["learning_rate"] / full for row in table["rows"] if row["rank"]]
     return (
-        f"Beside full fine-tuning: {listed}. The best learning rates of LoRA are {min(ratios):g} to"
-        f" {max(ratios):g} times that of full fine-tuning."
+        f"Compared with full fine-tuning: {listed}. The best learning rates of LoRA are"
+        f" {min(ratios):g} to {max(ratios):g} times that of full fine-tuning."
     )

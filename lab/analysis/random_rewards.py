@@ -53,7 +53,7 @@ def reward_sentence(table: Mapping[str, Any], reward: str) -> str:
     return (
         f"{REWARDS[reward].capitalize()} on {task_text(table)}, 4 updates on a rollout with the clip: gold"
         f" accuracy goes from {accuracy_text(table, BASE)} to {accuracy_text(table, clip)}"
-        f" ({recorded_text(comparison(table, clip, BASE))}). With minus without the clip:"
+        f" ({recorded_text(comparison(table, clip, BASE))}). With the clip minus without it:"
         f" {recorded_text(comparison(table, clip, free))}. The clip acts on {clipped:.2g} % of the tokens in"
         " updates 2 to 4 of a rollout."
     )

@@ -154,7 +154,10 @@ def _data(data: str, sampling: str) -> str:
             if sampling == "yes"
             else ""
         )
-        return "DPO and IPO learn from pairs. KTO reads each pair as two thumbs." + also
+        return (
+            "DPO and IPO learn from pairs. KTO reads each pair as a thumb up and a thumb down."
+            + also
+        )
     if sampling == "yes":
         return (
             "A rule can score the policy's new completions during training. It can also make fixed"
@@ -170,7 +173,7 @@ def _ranked(
     best: str, ranked: tuple[str, ...], level: tuple[str, ...], matters: str, measured: Comparison
 ) -> str:
     words = {
-        "result": "has the highest lower end of its accuracy interval",
+        "result": "has the gold accuracy whose interval begins highest",
         "speed": "has the shortest mean training time",
         "stability": f"has the smallest range of accuracy over {measured.seeds_of()} seeds",
     }[matters]

@@ -106,7 +106,7 @@ class TunedView(Comparison):
             f"The words hold for the {len(self._judgements)} comparisons of this view together (Holm's"
             " correction). The number behind ± belongs to one comparison alone, and holds the error of the"
             " seeds and of the test prompts. “Not told apart” does not say that two methods are equal;"
-            " “level” names the margin within which they surely lie."
+            " “level within” a number says that they surely differ by less than it."
         )
 
     def _timed(self, measure: str) -> Comparison | None:

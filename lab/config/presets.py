@@ -39,7 +39,7 @@ RUN_PRESETS: tuple[Preset, ...] = (
         "GRPO with its defaults",
         "GRPO, defaults",
         "grpo",
-        "The rule pays only for the right answer. Completions with a scratchpad (written working"
+        "The reward is 1 for the right answer and 0 for any other. Completions with a scratchpad (written working"
         " before the answer) are right more often, so they become more frequent. GRPO strengthens a"
         " habit that the base model already has.",
     ),

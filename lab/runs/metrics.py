@@ -145,9 +145,9 @@ METRICS: dict[str, Metric] = {
     ),
     "frac_reward_zero_std": Metric(
         "dead groups",
-        "Share of groups whose rewards are all equal (online DPO: ties). They have no gradient.",
+        "Share of groups whose rewards are all equal (in online DPO: of pairs with equal rewards). They give no gradient.",
         "share",
-        "For prompts with the pass rate p, expect p^G + (1−p)^G.",
+        "A prompt that is answered right with probability p has a dead group with probability p^G + (1−p)^G.",
     ),
     "completions/mean_length": Metric(
         "completion length",
@@ -190,7 +190,7 @@ METRICS: dict[str, Metric] = {
         "Share of held-out prompts that get the right answer, sampled at temperature 1. Held-out"
         " prompts are never used for training.",
         "share",
-        "This is what the task really asks for; the loss does not show it.",
+        "It measures the task itself; the loss does not.",
     ),
     "gold/rollout_accuracy": Metric(
         "gold accuracy, rollout",
@@ -249,7 +249,7 @@ METRICS: dict[str, Metric] = {
         "length, held-out",
         "Mean length of completions of held-out prompts, with the end token.",
         "tokens",
-        "If it grows without accuracy, the policy exploits its reward.",
+        "If it grows and gold accuracy does not, the policy exploits its reward.",
     ),
     "eval/loss": Metric(
         "loss, held-out",

@@ -140,7 +140,7 @@ def test_the_sentence_on_random_rewards_has_both_differences_and_the_share_of_cl
     found = reward_sentence(random_table("worse", OPEN, {"model": "smollm2-135m"}), "random")
     assert found == (
         "Random reward on sums with SmolLM2-135M, 4 updates on a rollout with the clip: gold accuracy"
-        " goes from 0.30 ± 0.15 to 0.50 ± 0.15 (−0.125 ± 0.250, worse). With minus without the clip:"
+        " goes from 0.30 ± 0.15 to 0.50 ± 0.15 (−0.125 ± 0.250, worse). With the clip minus without it:"
         " −0.125 ± 0.250, not told apart. The clip acts on 3.4 % of the tokens in updates 2 to 4 of a"
         " rollout."
     )

@@ -1,11 +1,10 @@
 """Present mode in a real browser: one figure on the screen, keys, the QR code, and a room that votes."""
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
-from support.browser import IDLE, SECONDS, opened
+from support.browser import IDLE, SECONDS, go_to, opened
 from support.qr_code import decode, modules
 
 FILLS = """() => {
@@ -20,6 +19,12 @@ TYPE = """() => { const tick = document.querySelector('[data-lab-presented] .yti
   return tick ? tick.getBoundingClientRect().height : 0; }"""
 AGAIN_IN_VIEW = """() => [...document.querySelectorAll('.lab-present-ballot button')].some((button) =>
   button.textContent === 'Vote again' && button.getBoundingClientRect().bottom <= innerHeight)"""
+COUNT_MOUNTS = """
+window.mounts = 0;
+new MutationObserver((changes) => changes.forEach(({ addedNodes }) => addedNodes.forEach((node) => {
+  if (node.matches?.('.lab-present-root')) window.mounts += 1;
+  window.mounts += node.querySelectorAll?.('.lab-present-root').length ?? 0;
+}))).observe(document, { childList: true, subtree: true });"""
 QUESTION = "a group becomes four times as large"
 
 
@@ -46,15 +51,8 @@ def keys_of(page, text):
 
 
 def press(page, key, address):
-    """Press a key until the address says so; a page that is drawn again at that moment hears no key."""
-    slider = page.locator("[data-lab-presented] input[type=range]")
-    before = slider.input_value()
-    says = f"location.search.includes('{address}')"
-    while not page.evaluate(says):
-        if slider.input_value() == before:
-            page.keyboard.press(key)
-        with suppress(PlaywrightTimeoutError):
-            page.wait_for_function(says, timeout=5_000)
+    page.keyboard.press(key)
+    page.wait_for_function(f"location.search.includes('{address}')", timeout=SECONDS)
 
 
 @pytest.mark.timeout(600)
@@ -94,6 +92,29 @@ def test_one_figure_fills_the_screen_and_the_arrow_keys_step(browser, server, sc
         page.get_by_role("heading", name="Is this completion better").wait_for(timeout=SECONDS)
         assert page.locator("[data-lab-presented]").count() == 0
         assert page.evaluate(VISIBLE_PROSE) > 0
+
+
+@pytest.mark.timeout(600)
+def test_present_mode_is_mounted_once_so_that_it_hears_every_key(page, server):
+    page.add_init_script(COUNT_MOUNTS)
+    opened(page, server, "grpo?from=the%20base")
+    page.get_by_role("button", name="Present").click()
+    keys_of(page, "← → G · ↑ ↓ figure 1 of")
+    slider = page.locator("[data-lab-presented] input[type=range]")
+    place = int(slider.input_value())
+    for number in range(10):  # each as soon as the server has heard of the one before
+        key, place, address = (
+            ("ArrowLeft", place - 1, "G=8") if number % 2 else ("ArrowRight", place + 1, "G=16")
+        )
+        press(page, key, address)
+        assert int(slider.input_value()) == place
+    page.keyboard.press("Escape")
+    page.wait_for_function("!location.search.includes('present')", timeout=SECONDS)
+    page.wait_for_function(IDLE, timeout=SECONDS)
+    go_to(page, "DPO")
+    page.get_by_role("button", name="Present").click(timeout=SECONDS)
+    keys_of(page, "Esc leaves")
+    assert page.evaluate("window.mounts") == 1
 
 
 @pytest.mark.timeout(600)

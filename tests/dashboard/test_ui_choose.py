@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 
 import pytest
-from support.elements import opened, sent, texts
+from support.elements import opened, sent, texts, unfolded
 
 from lab.analysis import recorded_results
 from lab.analysis.recommend import CHOICES, recommend
@@ -91,7 +91,7 @@ def test_the_answer_comes_first_and_each_tab_shows_its_figure(asked):
 @pytest.mark.parametrize("view", VIEW_TITLES)
 def test_every_view_of_the_tuned_comparison_has_its_points_and_the_words_of_the_record(view):
     table = load_result("tuned")
-    app = open_page(tab=TABS[2], view=view)
+    app = unfolded(open_page(tab=TABS[2], view=view))
     drawn = {trace["name"]: trace["y"][0] for trace in sent(app, "reached")["figure"]["data"]}
     recorded = {
         row["title"]: row["gold/accuracy"]["mean"] for row in table["rows"] if row["view"] == view
@@ -113,7 +113,7 @@ def test_times_and_accuracies_name_the_records_that_they_come_from():
     answer = texts(open_page(matters="speed"))
     assert "Times: an older record on another device, 3 seeds, default settings" in answer
     for tab in TABS[:2]:
-        shown = texts(open_page(tab=tab))
+        shown = texts(unfolded(open_page(tab=tab)))
         assert f"`{times['command']}` on {times['device']}" in shown
         assert "3 seeds, default settings, 150,000 completion tokens trained on" in shown
 

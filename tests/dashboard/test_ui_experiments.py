@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from support.elements import opened, sent, texts, with_tables
+from support.elements import opened, sent, texts, unfolded
 
 from lab.analysis import recorded_results
 from lab.config.methods import make_config
@@ -119,7 +119,7 @@ def test_every_knob_has_its_row_in_figure_table_and_words(settings, tables):
     said = "The mean of PPO changes most (0.40) and that of KTO least (0.00);"
     assert said in texts(settings) and said in data["alt"]
     assert "PPO, learning rate: from 0.40 to 0.80;" in data["alt"]
-    frame = next(e.value for e in with_tables(settings).dataframe if "spread" in e.value)
+    frame = next(e.value for e in unfolded(settings).dataframe if "spread" in e.value)
     assert frame.iloc[0].to_dict() == {
         "setting": "PPO, learning rate",
         "÷ 4": "0.40 ± 0.13",
@@ -146,7 +146,7 @@ def test_every_reward_model_has_its_column_in_figure_table_and_words(reward_mode
     assert said in texts(reward_models) and said in data["alt"]
     assert "In 1 of 12 combinations of method and reward model" in data["alt"]
     frame = next(
-        e.value for e in with_tables(reward_models).dataframe if "best gold accuracy" in e.value
+        e.value for e in unfolded(reward_models).dataframe if "best gold accuracy" in e.value
     )
     assert len(frame) == len(rows) and frame["best gold accuracy"].max() == pytest.approx(
         0.97, abs=0.005

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from support.elements import healthy, opened, sent, texts, with_tables
+from support.elements import healthy, opened, sent, texts, unfolded
 from support.language import arm, ended, shown
 
 from lab.analysis import recorded_results
@@ -127,9 +127,9 @@ def test_the_measurements_show_reward_against_kl_and_the_comparison(recorded):
         "All 2 methods reach a KL of 3.2 nats." in texts(app)
         and "a KL of 3.2 nats" in sent(app, "frontier")["alt"]
     )
-    frame = next(e.value for e in with_tables(app).dataframe if "distinct bigrams" in e.value)
+    frame = next(e.value for e in unfolded(app).dataframe if "distinct bigrams" in e.value)
     assert list(frame["β"]) == [1.0, 0.1] * 2 and frame["gold reward"][1] == "0.90 ± 0.05"
-    chain = opened("choose", tab="What each method reached")
+    chain = unfolded(opened("choose", tab="What each method reached"))
     both = [e.value for page in (chain, app) for e in page.dataframe if "gold accuracy" in e.value]
     assert ["scratchpads" in f for f in both] == [True, False] and [
         "repetition" in f for f in both

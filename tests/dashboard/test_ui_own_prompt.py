@@ -191,8 +191,8 @@ def test_the_sentences_count_what_rose_and_what_the_update_did():
     }
     before, after = group_sentences(answer)
     assert before == (
-        "Before any update: 1 of 4 completions are right, the mean reward is 0.25. 1 above the mean"
-        " rise (A up to +1.50), 3 below it sink."
+        "Before any update: 1 of 4 completions are right, the mean reward is 0.25. An update makes the"
+        " 1 above the mean more likely (A up to +1.50) and the 3 below it less likely."
     )
     assert "All rewards are equal" in after
     assert "made 1 of the 1 above the mean more likely and 2 of the 3 below it less likely" in after

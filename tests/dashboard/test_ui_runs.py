@@ -7,7 +7,7 @@ import zipfile
 from functools import partial
 
 import pytest
-from support.elements import healthy, opened, texts
+from support.elements import healthy, opened, texts, unfolded
 
 from lab.config.methods import make_config
 from lab.dashboard.pages.runs import downloads, page, run_table
@@ -243,7 +243,8 @@ def test_numbers_config_adapter_and_command_of_a_run_can_be_taken_away(root, sen
         False,
         True,  # this run has no adapter
     ]
-    assert any("--beta 0.3" in code.value and "runs/a" in code.value for code in app.code)
+    codes = [code.value for code in unfolded(app).code]
+    assert any("--beta 0.3" in code and "runs/a" in code for code in codes)
     rows = list(csv.DictReader(io.StringIO(downloads.metrics_csv(folder.path))))
     assert (
         [row["step"] for row in rows] == list("01234")

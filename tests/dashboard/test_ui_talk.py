@@ -6,7 +6,7 @@ import json
 from functools import partial
 
 import pytest
-from support.elements import healthy, opened, texts, with_tables
+from support.elements import healthy, opened, texts, unfolded
 
 from lab.config.methods import make_config
 from lab.dashboard.components import token_text
@@ -167,7 +167,7 @@ def test_every_recorded_run_with_weights_is_offered_and_asked_by_its_folder(root
     ]
     assert stub.asked[0]["run"] == str(RECORDINGS_FOLDER / "ppo")
     assert "**PPO after 40 of 60 updates \\(recorded\\)**: wrong" in texts(app)
-    assert app.code[0].value.startswith("python -m lab talk lab/assets/playground/ppo ")
+    assert unfolded(app).code[0].value.startswith("python -m lab talk lab/assets/playground/ppo ")
 
 
 def test_an_own_run_is_asked_and_every_token_has_its_log_ratio_and_its_place(root, stub, drawn):
@@ -198,7 +198,7 @@ def test_an_own_run_is_asked_and_every_token_has_its_log_ratio_and_its_place(roo
     )
     assert "Of 32 samples of this model, 7 are right and 5 have a scratchpad." in said
     assert "Sampled now" in said and "**Reference**: right" in said and "**mine**: wrong" in said
-    assert [frame.value["log-ratio, nats"].tolist() for frame in with_tables(app).dataframe] == [
+    assert [frame.value["log-ratio, nats"].tolist() for frame in unfolded(app).dataframe] == [
         [-0.5, -1.0, 0.0],
         [0.25, 2.75, 0.0],
     ]

@@ -235,8 +235,8 @@ def test_the_recorded_experiment_stands_with_the_labels_needed_and_how_it_was_ch
     monkeypatch.setattr(recorded_results, "RESULTS_FOLDER", tmp_path / "results")
     app = opened("taste")
     said = texts(app, "markdown", "caption")
-    assert "Labels needed for 0.80: random 100, chosen 100. With 50 chosen labels" in said
-    assert "gold accuracy is 0.75 ± 0.04, so the goal is not met on average" in said
+    assert "gold accuracy is 0.75 ± 0.04. So the goal of 0.80 is not met on average." in said
+    assert "Labels needed for 0.80 in agreement with the rule:" in said
     assert "IPO trains from the base" in said and "Settings were chosen by gold accuracy." in said
 
 

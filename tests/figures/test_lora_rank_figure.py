@@ -48,11 +48,11 @@ def test_the_figure_marks_the_picked_rank_and_the_chosen_learning_rates(theme):
 def test_the_sentences_name_weights_rates_and_words():
     assert rank_sentence(TABLE, 8) == (
         "Rank 8 trains 35,840 weights, 10.9 % as many as full fine-tuning (328,944). At its learning rate"
-        " of 0.003 the gold accuracy is 0.74 ± 0.02. Minus full fine-tuning at 0.0001: −0.010 ± 0.005,"
-        " level within 0.02."
+        " of 0.003 the gold accuracy is 0.74 ± 0.02. Its difference to full fine-tuning at 0.0001 is"
+        " −0.010 ± 0.005, level within 0.02."
     )
     assert summary_sentence(TABLE) == (
-        "Beside full fine-tuning: worse: rank 1; level within 0.02: rank 8. The best learning rates of"
-        " LoRA are 10 to 30 times that of full fine-tuning."
+        "Compared with full fine-tuning: worse: rank 1; level within 0.02: rank 8. The best learning"
+        " rates of LoRA are 10 to 30 times that of full fine-tuning."
     )
     assert comparison_text(TABLE, 0) == ""

@@ -29,7 +29,7 @@ def four_models(records: Records) -> Measurement:
     models = METHODS["ppo"].models
     return Measurement(
         Verdict.HOLDS if len(models) == 4 else Verdict.FAILS_HERE,
-        f"{len(models)} models take part: {', '.join(models)}. The weights need not be there four"
+        f"{len(models)} models take part: {', '.join(models)}. The weights need not be in memory four"
         f" times. A model of 1.2 billion weights takes {rows['ppo.separate']['copies']:.2f} copies in"
         f" memory with four sets, and {rows['ppo.shared']['copies']:.2f} with LoRA adapters on one"
         " shared base.",
@@ -49,12 +49,13 @@ def ppo_is_unstable(records: Records) -> Measurement:
         for method, fall in found.items()
     )
     told = "; ".join(
-        f"{text} {_titles(method for method in others if words[method] == word) or 'none'}"
+        f"{text} {_titles(method for method in others if words[method] == word)}"
         for word, text in (
             ("larger", "larger than that of"),
             ("smaller", "smaller than that of"),
             (NOT_TOLD_APART, "not told apart from that of"),
         )
+        if word in words.values()
     )
     ranges = ", ".join(
         f"{tuned.title(arm)} {tuned.range_text(arm)}" for arm in tuned.arms() if "." not in arm

@@ -70,11 +70,24 @@ def forget_question() -> None:
     st.session_state.pop(_QUESTION, None)
 
 
-def present_page() -> None:
-    """Show the link to present mode, or present mode itself; called after a page has run."""
+def present_link() -> None:
+    """Show the link to present mode; called before a page runs. As the first element of its kind on the
+    page it also lets the browser load what draws all elements of the lab before the first figure comes.
+    """
     if not is_presented():
         current_room()
-        _present_element(key=KEY, data={"presented": False}, on_command_change=_obey)
+        st.fragment(_link)()
+
+
+def _link() -> None:
+    if is_presented():
+        st.rerun()
+    _present_element(key=KEY, data={"presented": False}, on_command_change=_obey)
+
+
+def present_page() -> None:
+    """Show present mode where the address asks for it; called after a page has run."""
+    if not is_presented():
         return
     st.session_state["room"] = st.query_params["room"] = rooms().open(
         st.query_params.get("room") or st.session_state.get("room", ""), visitor_id()

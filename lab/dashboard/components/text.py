@@ -16,7 +16,7 @@ QUESTION = "How does training change the policy?"
 SENTENCE = (
     "The policy is a small language model. It learns to calculate chains such as `7+5*3=` from left"
     " to right; results are taken modulo 100 (only the last two digits count). Start a run: it"
-    " really trains, on this computer, and you can watch and change it."
+    " trains on this computer, and you can watch it and change it."
 )
 WORDS = (
     "policy",
@@ -165,12 +165,12 @@ def run_source(run: Snapshot) -> str:
         return (
             f"Seed {config['seed']}, device {config['device']}. Metrics with “held-out” in their"
             f" name are measured on held-out rows of {config['data']}, every"
-            f" {config['eval_every']} updates. All others come from the batch of each update."
+            f" {config['eval_every']} updates. All other curves come from the batch of each update."
         )
     return (
         f"Seed {config['seed']}, device {config['device']}. Gold accuracy, scratchpads, KL and"
         f" length are measured on {config['eval_prompts']} held-out prompts, with one completion"
-        f" each at temperature 1, every {config['eval_every']} updates. All others come from the"
+        f" each at temperature 1, every {config['eval_every']} updates. All other curves come from the"
         " batch of each update."
     )
 

@@ -2,6 +2,7 @@
 their slowest library in the background, while a visitor reads the first page.
 """
 
+import asyncio
 import importlib
 import threading
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 import streamlit as st
 
 from lab.dashboard.pages.registry import PAGES
+from lab.dashboard.state.tcp_nodelay import send_without_delay
 
 ANALYSIS_MODULES = (  # pages import these inside of functions, because these import torch
     "lab.analysis.group_statistics",
@@ -27,6 +29,7 @@ async def pages_imported(app: st.App) -> AsyncIterator[None]:
     Streamlit's caches exist by now, which the pages use. This takes half a second, and torch is not
     among what the pages import.
     """
+    send_without_delay(asyncio.get_running_loop())
     importlib.import_module("pandas")  # Plotly looks for it when the first figure is drawn.
     _import_all([f"lab.dashboard.pages.{page.module}" for page in PAGES])
     preload_later(DELAY_AFTER_START)

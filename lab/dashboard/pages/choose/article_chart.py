@@ -38,7 +38,10 @@ def article_chart(table: dict[str, Any], measured: dict[str, Any]) -> None:
         f"The article's chart and the measured one. {text}",
         narrow=comparison_narrow_layout([panel for panel in COST_PANELS if panel in measured]),
     )
-    with st.expander(NUMBERS_TITLE):
+    fold = st.expander(NUMBERS_TITLE, on_change="rerun", key="article-numbers")
+    if not fold.open:
+        return
+    with fold:
         st.dataframe(bars_table(measured), hide_index=True, key="article-table")
         with st.container(key="article-sentence"):
             st.markdown(text)

@@ -104,9 +104,9 @@ def measured_cells(measured: Comparison, knobs: dict[str, Any] | None) -> dict[s
             + _knob_text(knobs, arm)
         )
         cells["Performance ceiling"][name] = f"gold accuracy {measured.text(arm)}" + (
-            f"; {measured.text('ppo@gold')} when the rule scores" if arm == "ppo" else ""
+            f"; {measured.text('ppo@gold')} with the rule as reward" if arm == "ppo" else ""
         )
-        cells["Use cases"][name] = f"KL of {measured.text(arm, 'kl')} nats at this accuracy"
+        cells["Use cases"][name] = f"KL of {measured.text(arm, 'kl')} nats at the end of training"
     return cells
 
 

@@ -49,7 +49,10 @@ def method_comparison(measured: Comparison, key: str, text: str, source: str) ->
         "Gold accuracy of every method against its KL to the reference, with intervals. " + text,
         narrow=NARROW_LAYOUT,
     )
-    with st.expander(NUMBERS_TITLE):
+    fold = st.expander(NUMBERS_TITLE, on_change="rerun", key=f"{key}-numbers")
+    if not fold.open:
+        return
+    with fold:
         st.dataframe(comparison_frame(measured.table), hide_index=True, key=f"{key}-table")
         st.markdown("Differences in gold accuracy between every two methods:")
         st.dataframe(differences_frame(measured), hide_index=True, key=f"{key}-differences")

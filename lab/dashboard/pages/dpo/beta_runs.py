@@ -72,13 +72,13 @@ def beta_sentence(step: int, method: str, runs: tuple[UserRun, ...]) -> str:
         (_accuracy(row, at) for row in rows), key=lambda interval: -interval.mean
     )
     judged = judge([recorded_difference(highest, other, seeds) for other in others])
-    level = sum(not judgement.is_sure for judgement in judged)
+    better = sum(judgement.is_sure for judgement in judged)
     return (
         f"After {step} updates, the policy with β = {farthest:g} is furthest from the reference"
         f" (mean KL {kl[farthest]:.2f} nats), and the policy with β = {nearest:g} is nearest"
         f" ({kl[nearest]:.2f} nats). The highest mean gold accuracy is at β = {best['beta']:g}:"
-        f" {highest.text(2, SHARE)}. It is not told apart from {level} of the other {len(others)}"
-        f" values of β ({seeds} seeds, Holm's correction)."
+        f" {highest.text(2, SHARE)}. It is better than {better} of the other {len(others)}"
+        f" ({seeds} seeds, Holm's correction)."
     )
 
 

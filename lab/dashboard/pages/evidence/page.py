@@ -11,9 +11,9 @@ from lab.dashboard.pages.evidence.memory_estimator import memory_estimator
 
 QUESTION = "How far can you trust the results?"
 SENTENCE = (
-    "These experiments test the comparison of the methods: with other values of each setting, with a"
-    " reward model that is optimised for too long, and on a larger language model. The last one"
-    " estimates memory."
+    "These experiments test the comparison of the methods: with other values of each setting, with"
+    " adapters (LoRA) of other ranks, with a reward model that is optimised for too long, and on a"
+    " larger language model. The last tab estimates the memory of an update."
 )
 WORDS = (
     "policy",

@@ -33,8 +33,8 @@ def _rewards_clause(group: Mapping[str, Any]) -> str:
         )
     above = sum(row["advantage"] > 0 for row in rows)
     return (
-        f"{text} {above} above the mean rise (A up to"
-        f" {signed_number(max(row['advantage'] for row in rows))}), {_below(rows)} below it sink."
+        f"{text} An update makes the {above} above the mean more likely (A up to"
+        f" {signed_number(max(row['advantage'] for row in rows))}) and the {_below(rows)} below it less likely."
     )
 
 

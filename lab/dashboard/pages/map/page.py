@@ -84,8 +84,8 @@ def page() -> None:
         " formulas or the code. **Holds here** and **fails here**: the lab's measurement supports or"
         " contradicts it. **Not decided here**: the difference could be chance; comparisons that belong"
         " together are corrected for their number (Holm). **Cannot be tested here**: the lab does not"
-        " have what the claim speaks about. Read also what each method introduced: no method is without"
-        " a new weak point."
+        " have what the claim speaks about. Read also the new problem of each method: none is without"
+        " one."
     )
     cannot_show(
         f"The lab measured one small model on one task with an answer that can be checked, with"
@@ -132,8 +132,8 @@ def method_section(method: str, measured: Comparison) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         st.subheader(NODE_TITLES[method], anchor=False)
-        st.markdown(f"**Solved.** {node.solved}")
-        st.markdown(f"**Introduced.** {node.introduced}")
+        st.markdown(f"**Problem solved.** {node.solved}")
+        st.markdown(f"**New problem.** {node.introduced}")
         with st.container(
             key="formula", horizontal=True, vertical_alignment="center", gap="medium"
         ):

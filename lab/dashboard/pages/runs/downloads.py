@@ -11,6 +11,7 @@ import streamlit as st
 
 from lab.config.adapter_settings import MODEL_FOLDER
 from lab.dashboard.components import text
+from lab.dashboard.components.layout import folded_commands
 from lab.dashboard.state.run_cache import Snapshot
 from lab.dashboard.state.run_selection import display_name
 from lab.runs.folder import RunFolder
@@ -63,13 +64,14 @@ def downloads(runs: Mapping[str, Summary], snapshots: Mapping[str, Snapshot]) ->
             ),
         )
         st.caption("The button “Save picture” above the figure saves it.")
-    with st.expander("The same runs from the command line"):
-        for name, run in runs.items():
-            st.code(
-                text.train_command(snapshots[name].started, f"runs/{run.name}"),
-                language="bash",
-                wrap_lines=True,
-            )
+    folded_commands(
+        "The same runs from the command line",
+        lambda: [
+            text.train_command(snapshots[name].started, f"runs/{run.name}")
+            for name, run in runs.items()
+        ],
+        "commands",
+    )
 
 
 def metrics_csv(path: Path) -> str:

@@ -96,8 +96,8 @@ def derivation() -> Chapter:
             ),
             StoryStep(
                 "People compare two responses to the same [prompt]. In the difference of their"
-                " [rewards|reward], [Z] occurs twice and cancels. The diamonds are the minimum of the"
-                " DPO loss: they lie on the bars at every [β].",
+                " [rewards|reward], [Z] occurs twice and cancels. The diamonds show the policy with"
+                " the lowest DPO loss: they lie on the bars at every [β].",
                 at(0.7),
                 formula=formulas.CANCELLATION,
                 claims=claims("z-cancels"),
@@ -178,7 +178,7 @@ def ipo_and_kto() -> Chapter:
         (
             StoryStep(
                 "IPO gives the [margin] a target, 1/(2β). With two responses of which one is always"
-                " preferred, the [margin] of DPO rises for ever. That of IPO stops.",
+                " preferred, the [margin] rises for ever with DPO. With IPO it stops.",
                 at(0.1),
                 formula=formulas.IPO_LOSS,
             ),

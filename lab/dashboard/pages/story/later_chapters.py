@@ -90,8 +90,9 @@ def evolution(theme: str) -> Chapter:
     texts = {
         "ppo": "[RLHF] came first. It turns comparisons into a [reward], and the [reward] into a"
         " [policy]. The price is four models.",
-        "dpo": "DPO removes the [reward model] and the sampling. It brings old data.",
-        "ipo": "IPO removes the endless [margin]. It brings a target whose unit must be chosen.",
+        "dpo": "DPO removes the [reward model] and the sampling. Its new problem: the data is old.",
+        "ipo": "IPO ends the endless growth of the [margin]. Its new problem: somebody must choose the"
+        " unit of the target.",
         "kto": "KTO removes the pairs. It brings a [reference point] that each batch can only estimate.",
         "grpo": "GRPO removes the [critic] and brings fresh data. It needs a [group] for each [prompt]"
         " and something that can score it.\nNo method is without a weak point: the choice depends on"
@@ -119,11 +120,11 @@ def resources(theme: str) -> Chapter:
     texts = {
         "models": "The article counts the models: four for [RLHF], two for DPO and for GRPO. The lab's"
         " code has the same numbers. Hatched bars are the article's, filled bars are measured.",
-        "memory": "For the memory it says that DPO needs 40 % and GRPO 60 % of [RLHF]. The article gives"
+        "memory": "About memory the article says that DPO needs 40 % and GRPO 60 % of [RLHF]. The article gives"
         " no source for these numbers. In this lab's small model most memory holds activations, which"
         " every method needs.",
-        "time": "For the time it says 30 % and 60 %. The lab measured it with [equal tokens], default settings"
-        " and three [seeds|seed]. Hover or tap a bar to read it.",
+        "time": "About training time it says 30 % and 60 %. The lab measured the time with [equal tokens],"
+        " default settings and three [seeds|seed]. Hover or tap a bar to read it.",
     }
     judged = {
         "models": ("complexity", "data-requirements"),

@@ -7,6 +7,7 @@ import streamlit as st
 from lab.dashboard.components.layout import (
     cannot_show,
     escape_markdown,
+    folded_commands,
     page_heading,
     source_caption,
     what_to_look_at,
@@ -90,12 +91,11 @@ def page() -> None:
             " have finished."
         )
     if problem:
-        with st.expander("The same answers from the command line"):
-            st.code(
-                talk_command(runs[name], problem, seed, temperature),
-                language="bash",
-                wrap_lines=True,
-            )
+        folded_commands(
+            "The same answers from the command line",
+            lambda: [talk_command(runs[name], problem, seed, temperature)],
+            "commands",
+        )
     before_after()
     inference_worker().warm()  # so that its libraries are loaded before the next question
     what_to_look_at(

@@ -50,7 +50,7 @@ def experiment_section() -> None:
         taste_narrow_layout(),
     )
     with st.container(key="taste_sentence"):
-        st.markdown(f"{goal_sentence(table)} {text}")
+        st.markdown(f"{text} {goal_sentence(table)}")
     source_caption(
         table,
         "The labeller is simulated: it prefers the right answer, and the chosen share of its labels is wrong."

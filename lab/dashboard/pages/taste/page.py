@@ -43,14 +43,14 @@ def page() -> None:
     if not actions.refusal() and not choices.labels.pool.is_chat:
         actions.prepare_training()
     what_to_look_at(
-        "Label about twenty pairs by one clear taste, for example always the answer with its working."
+        "Label about twenty pairs by one clear taste, for example: always prefer the answer that shows its working."
         " Then train. Compare the agreement with your held-out labels with the agreement with the rule:"
         " a model that learns your taste need not learn the rule. Then label some pairs without looking,"
         " and see which method suffers least from these wrong labels. A repeated pair, whose sides are"
         " swapped, shows how often you agree with yourself."
     )
     cannot_show(
-        "The held-out fifth of fifty labels is ten labels, so its share is uncertain by up to 0.31. The"
+        "Of fifty labels ten are held out, so the agreement with them is uncertain by up to 0.31. The"
         " embedded model knows only calculator chains. Training on the English texts needs SmolLM2"
         " (`python -m lab fetch smollm2-135m`) and takes minutes on a CPU; PPO is left out there, because"
         " the pool has no task to sample from. The pools were recorded once: a person's labels compare"

@@ -112,11 +112,11 @@ def example_run(runs: dict[str, Path]) -> list[str]:
 
 
 def live_view(
-    root: Path, records: dict[str, RunRecord], training: bool, shows_formula: bool
+    root: Path, records: dict[str, RunRecord], training: bool, is_described: bool
 ) -> None:
     """Show the part of the page that changes while a run trains. It refreshes every second until
-    every shown run has ended. The loss with the run's numbers stands in it unless the form, which
-    shows a loss too, is open.
+    every shown run has ended. The loss with the run's numbers and the text of its preset stand in it
+    unless the form, which shows both too, is open.
     """
     states = {name: r.state() for name, r in records.items()}
     if training and not any(state in ACTIVE_STATES + WAITING_STATES for state in states.values()):
@@ -131,7 +131,7 @@ def live_view(
             focus.removeprefix(SHIPPED_PREFIX), state, run, focus.startswith(SHIPPED_PREFIX)
         )
     )
-    if shows_formula:
+    if is_described:
         with right.container(
             key="formula",
             horizontal=True,
@@ -153,7 +153,7 @@ def live_view(
         live_controls(records[focus], run, state, left)
     elif not focus.startswith(SHIPPED_PREFIX):
         resume_button(root, records[focus])
-    if preset := preset_of(run.started):
+    if is_described and (preset := preset_of(run.started)):
         st.markdown(f"**{preset.title}.** {preset.shows}")
     length_prediction(run, state)
     curves_with_controls(snapshots, focus, labels)
