@@ -4,10 +4,10 @@
     python tests/measure_taste.py --pool tone --labels 50
 
 A browser opens the page on a server of its own and labels with the keys F and J, without a pause: it
-prefers the longer answer. Printed are the milliseconds from a key to the next pair, then the seconds from a
-press of Train until each run has finished and until the page shows the last result, the CPU seconds of each
-run's process since it began, and those of the server with all its processes meanwhile. `--picks` labels some
-more where the model is least sure and prints the milliseconds of these. The machine's load stands beside,
+prefers the longer answer. Printed are the milliseconds from a key until the page counts its label as written,
+then the seconds from a press of Train until each run has finished and until the page shows the last result, the
+CPU seconds of each run's process since it began, and those of the server with all its processes meanwhile.
+`--picks` labels some more where the model is least sure and prints their milliseconds. The load stands beside,
 because it slows all of them but the CPU time. The pool tone needs `python -m lab fetch smollm2-135m`.
 """
 
@@ -36,7 +36,7 @@ ENDED = (RunState.FINISHED, RunState.FAILED, RunState.STOPPED, RunState.INTERRUP
 
 
 def label(page: Page, count: int) -> list[float]:
-    """Give `count` labels by keys; returns the milliseconds from each key to the next pair."""
+    """Give `count` labels by keys; returns the milliseconds from each key until its label is counted."""
     spent = []
     for _ in range(count):
         page.wait_for_function(f"document.querySelectorAll('{ANSWERS}').length === 2")

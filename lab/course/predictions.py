@@ -1,6 +1,7 @@
 """Predictions: asked before a run, made by the learner, and then set beside the outcome.
 
-While a prediction is asked and not made, neither `outcome` nor `train` shows anything. The setting
+While a prediction is asked and not made, neither `outcome` nor `train` shows anything, and
+`lab.course.waiting` keeps back the later cells that need them. The setting
 LAB_PREDICTIONS=first makes every prediction its first option, for an execution without a reader.
 """
 
@@ -14,17 +15,11 @@ from IPython.display import display
 
 from lab.course.outcomes import Answer
 from lab.course.progress import record_progress, recorded_prediction
+from lab.course.waiting import PredictFirst, watch_cells
 from lab.errors import LabError
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 SETTING = "LAB_PREDICTIONS"
-
-
-class PredictFirst(LabError):  # noqa: N818  It asks; nothing is wrong.
-    """A cell waits for a prediction. A notebook shows the sentence alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 @dataclass
@@ -68,6 +63,7 @@ def predict(question: str, options: Sequence[str]) -> Prediction:
         return prediction
     earlier = before.value if before is not None else recorded_prediction(question)
     prediction.value = earlier if earlier in prediction.options else None
+    watch_cells()
     box = _buttons(prediction)
     display({WIDGET_MIME: box._repr_mimebundle_()[WIDGET_MIME], "text/plain": text}, raw=True)
     return prediction

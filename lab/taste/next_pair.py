@@ -74,27 +74,62 @@ def next_question(
     With `pick` uncertain it is the pair whose margin h of the last trained model is nearest to 0;
     before a model is trained, and for the held-out fifth, pairs come at random.
     """
-    rows, pool = labels.pairs(), labels.pool_pairs()
-    turn = labels.turn()
-    if (again := _due_repeat(rows, labels.skipped())) in pool:
-        left = left_answer(again, labels.name, repeat=True)
-        held_out = any(row["pair"] == again and row.get("held_out") for row in rows)
-        return Question(pool[again], left, turn, "random", held_out, repeat=True)
-    seen = {row["pair"] for row in rows} | {row["pair"] for row in labels.skipped()}
-    fresh = [own for own in shuffled(pool, labels.name) if own not in seen]
-    if not fresh:
-        return None
-    new = sum(not row.get("repeat") for row in rows)
-    held_out = new % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-    by_margin = pick == "uncertain" and bool(margins) and not held_out
-    own = most_uncertain(fresh, margins or {})[0] if by_margin else fresh[0]
-    return Question(
-        pool[own],
-        left_answer(own, labels.name),
-        turn,
-        "uncertain" if by_margin else "random",
-        held_out,
-    )
+    return _Pairs(labels, pick, margins or {}).asked()
+
+
+class _Pairs:
+    """What decides which pair is asked next, with actions that are foreseen and not yet written."""
+
+    def __init__(self, labels: LabelSet, pick: Pick, margins: Mapping[str, float]) -> None:
+        self.name, self.pool, self.turn = labels.name, labels.pool_pairs(), labels.turn()
+        self.rows, self.skipped = labels.pairs(), labels.skipped()
+        self.by_margin = margins if pick == "uncertain" else {}
+        self.order = shuffled(self.pool, labels.name)
+
+    def asked(self) -> Question | None:
+        """Returns the pair that is asked now."""
+        if (again := _due_repeat(self.rows, self.skipped)) in self.pool:
+            left = left_answer(again, self.name, repeat=True)
+            held_out = any(row["pair"] == again and row.get("held_out") for row in self.rows)
+            return Question(self.pool[again], left, self.turn, "random", held_out, repeat=True)
+        seen = {row["pair"] for row in (*self.rows, *self.skipped)}
+        fresh = [own for own in self.order if own not in seen]
+        if not fresh:
+            return None
+        new = sum(not row.get("repeat") for row in self.rows)
+        held_out = new % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        by_margin = bool(self.by_margin) and not held_out
+        own = most_uncertain(fresh, self.by_margin)[0] if by_margin else fresh[0]
+        picked: Pick = "uncertain" if by_margin else "random"
+        return Question(self.pool[own], left_answer(own, self.name), self.turn, picked, held_out)
+
+    def after_skip(self, asked: Question) -> Question | None:
+        """Returns the pair that is asked once `asked` is skipped."""
+        row = {"pair": asked.pair.id, "turn": self.turn}
+        self.skipped, self.turn = [*self.skipped, row], self.turn + 1
+        found = self.asked()
+        self.skipped, self.turn = self.skipped[:-1], self.turn - 1
+        return found
+
+    def label(self, asked: Question) -> None:
+        """Foresee a label of `asked`; which answer it prefers does not matter for what is asked next."""
+        more = {"held_out": asked.held_out, "repeat": asked.repeat}
+        self.rows = [*self.rows, {"pair": asked.pair.id, "turn": self.turn} | more]
+        self.turn += 1
+
+
+def next_questions(
+    labels: LabelSet, count: int, pick: Pick = "random", margins: Mapping[str, float] | None = None
+) -> list[tuple[Question, Question | None]]:
+    """Returns the next `count` pairs, each asked after a label of the one before, and with each the
+    pair that is asked if it is skipped. Arguments are those of `next_question`, and `count` ≥ 1.
+    """
+    state = _Pairs(labels, pick, margins or {})
+    found: list[tuple[Question, Question | None]] = []
+    while len(found) < count and (asked := state.asked()) is not None:
+        found.append((asked, state.after_skip(asked)))
+        state.label(asked)
+    return found
 
 
 def _due_repeat(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, Any]]) -> str:
@@ -124,12 +159,26 @@ def next_answer(labels: LabelSet) -> Answer | None:
 
     Both answers of a pair come one after the other, so that opposite thumbs make a labelled pair.
     """
-    pool = labels.pool_pairs()
+    return next((asked for asked, _ in next_answers(labels, 1)), None)
+
+
+def next_answers(labels: LabelSet, count: int) -> list[tuple[Answer, Answer | None]]:
+    """Returns the next `count` single answers, each asked after a thumb for the one before, and with
+    each the answer that is asked if its pair is skipped.
+    """
+    pool, turn = labels.pool_pairs(), labels.turn()
     rated = {(row["pair"], row.get("answer")) for row in labels.thumbs()}
     skipped = {row["pair"] for row in labels.skipped()}
-    for own in shuffled(pool, labels.name):
-        first = left_answer(own, labels.name)
-        for index in (first, 1 - first):
-            if own not in skipped and (own, index) not in rated:
-                return Answer(pool[own], index, labels.turn())
-    return None
+    left = [
+        (own, index)
+        for own in shuffled(pool, labels.name)
+        for first in (left_answer(own, labels.name),)
+        for index in (first, 1 - first)
+        if own not in skipped and (own, index) not in rated
+    ]
+    found: list[tuple[Answer, Answer | None]] = []
+    for place, (own, index) in enumerate(left[:count]):
+        other = next((each for each in left[place + 1 :] if each[0] != own), None)
+        behind = other and Answer(pool[other[0]], other[1], turn + place + 1)
+        found.append((Answer(pool[own], index, turn + place), behind))
+    return found

@@ -15,7 +15,8 @@ from lab.course.mystery import (
     reveal,
     samples_of,
 )
-from lab.course.predictions import PredictFirst, predict
+from lab.course.predictions import predict
+from lab.course.waiting import PredictFirst
 from lab.errors import LabError
 from lab.runs.records import StepRecord
 from lab.training.loop import prepare, train

@@ -9,8 +9,9 @@ import pytest
 
 from lab.course import predictions
 from lab.course.outcomes import Answer, between, difference_noise, largest, seed_noise, share_noise
-from lab.course.predictions import PredictFirst, outcome, predict, require_predictions, score
+from lab.course.predictions import outcome, predict, require_predictions, score
 from lab.course.run_from_notebook import train
+from lab.course.waiting import PredictFirst
 from lab.errors import LabError
 
 

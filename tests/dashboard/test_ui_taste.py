@@ -7,7 +7,15 @@ from support.elements import healthy, opened, texts
 
 from lab.analysis import recorded_results
 from lab.dashboard.pages.taste.label_set import Choices
-from lab.dashboard.pages.taste.labelling import MARGINS_FILE, asked_next, element_data, label
+from lab.dashboard.pages.taste.labelling import (
+    AHEAD,
+    MARGINS_FILE,
+    asked_next,
+    element_data,
+    label,
+    obey,
+    source,
+)
 from lab.dashboard.pages.taste.sharing import compared
 from lab.dashboard.state import actions
 from lab.data.readers import load_rows
@@ -52,10 +60,20 @@ def set_name(app):
     return name if isinstance(name, str) else name[0]
 
 
-def pressed(choices, action):
-    """Send what the browser sends when a key is pressed."""
+def action_now(choices, action):
+    """What the browser notes when a key is pressed now."""
     data = element_data(choices)
-    label(choices, {"action": action, "turn": data["turn"], "question": data["question"]})
+    question = data["plan"][0]["question"] if data["plan"] else ""
+    return {"action": action, "turn": data["turn"], "question": question}
+
+
+def pressed(choices, action):
+    """Write what the browser sends when a key is pressed."""
+    return label(choices, action_now(choices, action))
+
+
+def answers_now(choices):
+    return element_data(choices)["plan"][0]["answers"]
 
 
 def chosen(name="ada", mode="pairs", pick="random", pool="chain"):
@@ -68,13 +86,13 @@ def test_a_visitor_gets_a_set_of_their_own_and_a_reload_of_its_address_asks_the_
     assert names[0] != names[1] and all(name.startswith("set-") for name in names)
     again = opened("taste", set=names[0])
     assert element(again) == element(first)
-    assert len(element(first)["answers"]) == 2 and element(first)["turn"] == 1
+    assert len(element(first)["plan"][0]["answers"]) == 2 and element(first)["turn"] == 1
     assert list(root.iterdir()) == []  # Nothing is written before the first label.
 
 
 def test_keys_write_the_answer_that_was_shown_on_that_side_and_undo_takes_it_back(root):
     choices = chosen()
-    shown = element_data(choices)["answers"]
+    shown = answers_now(choices)
     pressed(choices, "right")
     (row,) = choices.labels.pairs()
     assert (row["chosen"], row["rejected"]) == (shown[1], shown[0])
@@ -82,20 +100,73 @@ def test_keys_write_the_answer_that_was_shown_on_that_side_and_undo_takes_it_bac
     assert len(choices.labels.skipped()) == 1 and element_data(choices)["turn"] == 3
     pressed(choices, "undo")
     pressed(choices, "undo")
-    assert choices.labels.turn() == 1 and element_data(choices)["answers"] == shown
+    assert choices.labels.turn() == 1 and answers_now(choices) == shown
     pressed(choices, "undo")
     assert choices.labels.turn() == 1
 
 
 def test_a_late_second_press_and_a_command_that_is_none_change_nothing():
     choices = chosen()
-    data = element_data(choices)
-    command = {"action": "left", "turn": data["turn"], "question": data["question"]}
-    for _ in range(2):
-        label(choices, command)
-    label(choices, {"action": "up", "turn": 2, "question": element_data(choices)["question"]})
+    command = action_now(choices, "left")
+    assert [label(choices, command) for _ in range(2)] == [True, False]
+    label(choices, action_now(choices, "up"))
     label(choices, {"action": "left"})
     assert len(choices.labels.pairs()) == 1
+
+
+@pytest.mark.parametrize("pick", ["random", "uncertain"])
+@pytest.mark.parametrize("mode", ["pairs", "thumbs"])
+def test_the_browser_knows_the_pairs_that_are_asked_after_labels_and_after_a_skip(mode, pick):
+    choices = chosen(mode=mode, pick=pick)
+    pressed(choices, "left" if mode == "pairs" else "up")
+    margins = {own: float(place % 7) for place, own in enumerate(load_pool("chain"))}
+    replace_file(choices.labels.folder / MARGINS_FILE, encode_row({"run": "x", "margins": margins}))
+    plan = element_data(choices)["plan"]
+    assert len(plan) == AHEAD == 40
+    for place, foreseen in enumerate(plan):
+        now = element_data(choices)["plan"][0]
+        assert now["question"] == foreseen["question"] and now["answers"] == foreseen["answers"]
+        pressed(choices, "skip")
+        after = element_data(choices)["plan"][0]
+        assert {**after, "skipped": None} == foreseen["skipped"] | {"skipped": None}
+        pressed(choices, "undo")
+        pressed(
+            choices, ("left", "right")[place % 2] if mode == "pairs" else ("up", "down")[place % 2]
+        )
+
+
+def test_actions_of_one_message_are_written_once_in_their_order_and_none_behind_one_that_fails():
+    choices = chosen("messages")
+    plan = element_data(choices)["plan"]
+    actions_ = [
+        {"number": place + 1, "action": "right", "turn": place + 1, "question": own["question"]}
+        for place, own in enumerate(plan[:6])
+    ]
+    message = {"client": "a", "source": source(choices)}  # No other test has a client of this name.
+    obey(choices, message | {"actions": actions_[:3]})
+    obey(choices, message | {"actions": actions_[:4]})  # Sent again, with one more.
+    rows = choices.labels.pairs()
+    assert [row["pair"] for row in rows] == [own["question"] for own in plan[:4]]
+    assert [row["chosen"] for row in rows] == [own["answers"][1] for own in plan[:4]]
+    data = element_data(choices)
+    assert (data["client"], data["done"]) == ("a", 4)
+    wrong = actions_[4] | {"question": plan[9]["question"]}
+    undo = {"number": 6, "action": "undo", "turn": 5, "question": ""}
+    with pytest.raises(LabError, match=r"your last presses \(2\) no longer fit"):
+        obey(choices, message | {"actions": [wrong, undo]})
+    assert len(choices.labels.pairs()) == 4 and element_data(choices)["done"] == 6
+    other = {"client": "b", "source": "another/chain/pairs/random"}
+    with pytest.raises(LabError, match="no longer fit"):
+        obey(choices, other | {"actions": [actions_[4] | {"number": 1}]})
+    assert len(choices.labels.pairs()) == 4
+    for broken in (
+        {},
+        {"client": "c"},
+        {"client": "c", "actions": [3]},
+        {"client": "c", "actions": 1},
+    ):
+        obey(choices, broken)
+    assert len(choices.labels.pairs()) == 4
 
 
 def test_two_visitors_label_at_the_same_time_and_keep_their_own_labels():
@@ -111,21 +182,22 @@ def test_two_visitors_label_at_the_same_time_and_keep_their_own_labels():
 
 def test_thumbs_rate_one_answer_at_a_time():
     choices = chosen(mode="thumbs")
-    first = element_data(choices)
+    (first, foreseen) = element_data(choices)["plan"][:2]
     assert len(first["answers"]) == 1
     pressed(choices, "up")
-    second = element_data(choices)
+    second = element_data(choices)["plan"][0]
+    assert second == foreseen
     assert second["prompt"] == first["prompt"] and second["answers"] != first["answers"]
     pressed(choices, "down")
     assert [row["label"] for row in choices.labels.thumbs()] == [True, False]
-    assert element_data(choices)["prompt"] != first["prompt"]
+    assert element_data(choices)["plan"][0]["prompt"] != first["prompt"]
 
 
 def test_a_read_only_server_shows_the_pair_and_writes_nothing(monkeypatch, root):
     monkeypatch.setattr(actions, "refusal", lambda: "read-only")
     choices = chosen()
     data = element_data(choices)
-    assert data["refusal"] == "read-only" and len(data["answers"]) == 2
+    assert data["refusal"] == "read-only" and len(data["plan"][0]["answers"]) == 2
     with pytest.raises(LabError, match="read-only"):
         pressed(choices, "left")
     assert list(root.iterdir()) == []
