@@ -9,7 +9,8 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from lab.config.methods import make_config
+from lab.config.methods import METHODS, make_config
+from lab.errors import LabError
 from lab.models.tokenizer import load_tokenizer
 from lab.profiling.out_of_memory import expected_memory
 from lab.runs import catalogue
@@ -120,6 +121,18 @@ def trained_policy(
 
 
 def _new_run(method: str, out: str | Path, settings: dict[str, Any]) -> RunFolder:
+    _refuse_functions(method, settings)
     config = make_config(method, settings)
     check_task(config)
     return create(Path(out) if out else catalogue.new_path(method), config)
+
+
+def _refuse_functions(method: str, settings: dict[str, Any]) -> None:
+    """Raise `LabError` for a function of one's own, or for another value at the place of one."""
+    hooks = METHODS[method].hooks if method in METHODS else ()
+    for name, value in settings.items():
+        if name in {hook.name for hook in hooks} and not isinstance(value, str):
+            raise LabError(
+                f"{name} can be a function of your own in a notebook only. There, import train from"
+                f' lab.course.run_from_notebook, as in train("{method}", {name}=my_{name}).'
+            )

@@ -92,8 +92,10 @@ def require_predictions() -> None:
     """Raise `PredictFirst` when a question is asked that has no prediction yet."""
     waiting = [f'"{one.question}"' for one in _asked.values() if one.value is None]
     if waiting:
+        more = f" and {len(waiting) - 2} more" if len(waiting) > 2 else ""
         raise PredictFirst(
-            f"Predict first. Pick an answer above to {', '.join(waiting)}. Then run this cell again."
+            f"Predict first. Pick an answer above to {', '.join(waiting[:2])}{more}. Then run this cell"
+            " again."
         )
 
 

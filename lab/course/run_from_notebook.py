@@ -27,6 +27,7 @@ from lab.runs.run_names import safe_name
 from lab.runs.states import RunState
 from lab.runs.trash import discard
 from lab.storage.paths import runs_root, with_absolute_paths
+from lab.tasks.registry import check_task
 from lab.training.driver import drive
 from lab.training.own_functions import OwnFunctions, function_name, noted_functions, require_hooks
 from lab.training.state import TrainState
@@ -75,6 +76,7 @@ def train(
     knobs = {knob: value for knob, value in knobs.items() if knob not in own}
     config = make_config(method, _shortened(method, knobs) if is_fast() else knobs)
     require_hooks(config, own)
+    _require_task(config, knobs)
     name = safe_name(name or _name_of(method, own, knobs))
     folder = _folder(name, config, own, f"train({method!r}, name=…)")
     output = display({"text/plain": f"{name} …"}, raw=True, display_id=True)
@@ -103,6 +105,18 @@ def _is_own(method: str, knob: str, value: Any) -> bool:
     hooks = {hook.name for hook in METHODS[method].hooks} if method in METHODS else ()
     is_setting = isinstance(value, str) and knob == REWARD.name
     return callable(value) or (knob in hooks and not is_setting)
+
+
+def _require_task(config: RunConfig, knobs: Mapping[str, Any]) -> None:
+    try:
+        check_task(config)
+    except LabError as error:
+        name = knobs.get(REWARD.name, "")
+        if not name.isidentifier() or repr(name) not in str(error):
+            raise
+        raise LabError(
+            f"{error} A function of your own stands without quotes: reward={name}."
+        ) from None
 
 
 def _name_of(method: str, own: OwnFunctions, knobs: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ from lab.training.method_hooks import attach_networks, evaluate_method, load_mod
 from lab.training.metric_means import MetricAccumulator
 from lab.training.micro_batches import StandIn
 from lab.training.optimizers import MATRIX_OPTIMIZERS, new_optimizer, require_optimizer
+from lab.training.own_functions import backward
 from lab.training.pair_agreement import evaluate_agreement
 from lab.training.state import TrainState
 
@@ -203,7 +204,7 @@ def train_step(
                 continue
             loss, metrics = method.loss(run, micro_batch)
             if loss.requires_grad:  # Without any advantage there is nothing to learn.
-                loss.backward()
+                backward(run, loss)
             total += loss.detach()
             tokens += micro_batch.tokens.completion_mask.sum()
             means.add(metrics)

@@ -41,10 +41,11 @@ def require_hooks(config: RunConfig, functions: OwnFunctions) -> None:
     for name, function in functions.items():
         if name not in hooks:
             raise unknown(f"function of your own for {method.name}", name, list(hooks))
-        if not callable(function):
+        if not callable(function) or inspect.isclass(function):
+            own = f"my_{method.name}_loss" if name == "loss" else f"my_{name}"
             raise LabError(
                 f"{name} is {_kind_of(function)}, but takes a function: its name, without a call, as in"
-                f' train("{method.name}", {name}=my_{name}).'
+                f' train("{method.name}", {name}={own}).'
             )
     reward_from = getattr(config, "reward_from", "gold")
     if REWARD.name in functions and reward_from not in ("gold", ""):
@@ -59,7 +60,11 @@ def require_hooks(config: RunConfig, functions: OwnFunctions) -> None:
 
 
 def _kind_of(value: Any) -> str:
-    """The value in an error: a tensor or array by its shape, anything else as Python writes it, shortened."""
+    """The value in an error: a class by its name, a tensor or array by its shape, anything else as Python
+    writes it, shortened.
+    """
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
     shape = getattr(value, "shape", None)
     return (
         f"{value!r:.60}" if shape is None else f"a {type(value).__name__} of shape {tuple(shape)}"
@@ -181,7 +186,8 @@ def own_tensor(
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
-        raise LabError(f"{who} a {type(value).__name__}. {wanted}") from None
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise LabError(f"{who} {kind}. {wanted}") from None
     if _significant(tensor) != _significant(like):
         raise LabError(f"{who} the shape {_shape_text(tensor)}. {wanted}")
     if like.requires_grad and not tensor.requires_grad:
@@ -197,6 +203,23 @@ def own_tensor(
             " logarithm of 0 or a large exp. The weights are those of the update before."
         )
     return tensor
+
+
+def backward(run: "TrainState", loss: torch.Tensor) -> None:
+    """Add the gradient of a loss to that of the weights. Raises `LabError` where a learner's function has
+    changed a tensor in place that the gradient needs.
+    """
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        if not run.own or "inplace operation" not in str(error):
+            raise
+        names = ", ".join(map(function_name, run.own.values()))
+        raise LabError(
+            f"The gradient through {names} stopped at update {run.step + 1}: a tensor that it needs was"
+            " changed in place. Make a new tensor: x = x * 2 instead of x *= 2, and torch.where instead"
+            " of x[…] = …."
+        ) from None
 
 
 def own_reward(run: "TrainState", completion: str, answer: str) -> float:

@@ -487,6 +487,7 @@ def test_a_run_of_ones_own_function_trains_anew_and_the_one_before_is_in_the_tra
         ("grpo", "advantages", 0.5, "advantages is 0.5, but takes a function"),
         ("kto", "reference_point", "my_z", "reference_point is 'my_z', but takes a function"),
         ("grpo", "reward", 1.0, "reward is 1.0, but takes a function"),
+        ("ppo", "gae", dict, "gae is the class dict, but takes a function"),
     ],
 )
 def test_the_result_of_a_function_in_its_place_is_refused_with_the_call_that_is_meant(
@@ -496,7 +497,17 @@ def test_the_result_of_a_function_in_its_place_is_refused_with_the_call_that_is_
     with pytest.raises(LabError) as caught:
         train(method, **{place: value})
     assert str(caught.value).startswith(words)
-    assert f'train("{method}", {place}=my_{place})' in str(caught.value)
+    own = "my_dpo_loss" if place == "loss" else f"my_{place}"
+    assert f'train("{method}", {place}={own})' in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_in_the_place_of_a_reward_function_is_refused_before_a_run_is_made(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    with pytest.raises(LabError, match="'my_reward'.*without quotes: reward=my_reward"):
+        train("grpo", reward="my_reward")
     assert not list(tmp_path.iterdir())
 
 
@@ -520,6 +531,18 @@ def test_an_exception_of_a_learners_function_leads_to_its_line_in_a_few_frames(
     ]
     run = next(tmp_path.glob("course-dpo*"))
     assert RunFolder(run).state == "failed" and "own_tensor" in (run / "log.txt").read_text("utf-8")
+
+
+def test_a_tensor_that_a_learners_function_changes_in_place_is_named(tmp_path, monkeypatch):
+    def my_loss(pw, pl, qw, ql, beta):
+        share = torch.sigmoid(beta * ((pw - qw) - (pl - ql)))
+        share *= 2
+        return -share.log()
+
+    monkeypatch.setenv("LAB_RUNS", str(tmp_path))
+    with pytest.raises(LabError, match="through my_loss stopped at update 1.*in place") as caught:
+        train("dpo", loss=my_loss, pairs=64)
+    assert [frame.name for frame in traceback.extract_tb(caught.tb)][1:] == ["train"]
 
 
 def test_a_curve_carries_the_name_of_its_function(tmp_path, monkeypatch):

@@ -50,6 +50,16 @@ def test_nothing_is_shown_before_the_prediction_is_made(capsys):
     )
 
 
+def test_many_questions_that_wait_are_counted():
+    for question in ("A?", "B?", "C?", "D?"):
+        predict(question, ("a", "b"))
+    with pytest.raises(PredictFirst) as caught:
+        require_predictions()
+    assert str(caught.value) == (
+        'Predict first. Pick an answer above to "A?", "B?" and 2 more. Then run this cell again.'
+    )
+
+
 def test_a_pick_is_recorded_comes_back_and_is_closed_by_its_outcome(notebook, monkeypatch, capsys):
     made = buttons_of(monkeypatch)
     asked = predict("Which?", ("a", "b"))

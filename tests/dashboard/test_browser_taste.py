@@ -61,6 +61,17 @@ def test_keys_label_undo_and_skip_and_a_reload_loses_nothing(page, server):
     assert len(rows(server, "keys")) == 1 and shown(page) == third
 
 
+def test_a_double_click_is_one_label(page, server):
+    page.goto(f"{server.url}/taste?set=double")
+    page.locator(ANSWERS).first.wait_for(timeout=SECONDS)
+    first = shown(page)
+    page.locator(ANSWERS).first.dblclick()
+    second = asked_after(page, first)
+    page.locator(ANSWERS).nth(1).click()
+    wait_for(lambda: len(rows(server, "double")) == 2)
+    assert [row["chosen"] for row in rows(server, "double")] == [first[1][0], second[1][1]]
+
+
 @pytest.mark.timeout(600)
 def test_every_key_labels_the_pair_that_it_was_pressed_for_while_the_server_is_busy(page, server):
     page.goto(f"{server.url}/taste?set=fast")

@@ -9,6 +9,7 @@ from peft import PeftModel
 
 import lab
 from lab.config.methods import METHODS
+from lab.errors import LabError
 from lab.models.loading import load_base
 
 ROOT = Path(__file__).parents[2]
@@ -149,3 +150,11 @@ def test_every_public_name_is_on_the_page_and_an_unknown_one_is_an_attribute_err
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = lab.trian
     assert set(re.findall(r'`"(\w+)"`', PAGE)) <= set(METHODS)
+
+
+@pytest.mark.parametrize("value", [len, torch.ones(2), None])
+def test_a_function_of_ones_own_is_refused_with_the_place_where_it_trains(value):
+    with pytest.raises(LabError, match="loss can be a function.*lab.course.run_from_notebook"):
+        lab.train("dpo", loss=value)
+    with pytest.raises(LabError, match="advantages can be a function"):
+        lab.Training("grpo", advantages=value)

@@ -272,7 +272,7 @@ def test_an_exception_is_shown_with_the_learners_line_and_the_records_before_it_
         (lambda *a: lab_dpo(*a).tolist(), "numbers without a gradient"),
         (lambda *a: lab_dpo(*a) / 0 * 0, "8 of 8 numbers that are NaN or infinite"),
         (lambda *a: "0.5", "a str. It should give"),
-        (lambda *a: None, "a NoneType. It should give"),
+        (lambda *a: None, "nothing. It should give"),
         (lambda logps, beta: logps, "takes (logps, beta), but is called with 5 values"),
     ],
 )

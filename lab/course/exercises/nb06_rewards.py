@@ -85,6 +85,12 @@ STEPS_REWARD = Exercise(
             "You count the = signs. A wrong step has one too: compute both sides of each step.",
         ),
         KnownMistake(
+            "share of equals signs",
+            lambda t, a: t.count("=") / (t.count(";") + 1),
+            "You count the = signs, for each step. A wrong step has one too: compute both sides of each"
+            " step.",
+        ),
+        KnownMistake(
             "all or nothing",
             lambda t, a: float(bool(_steps(t)) and all(map(_is_right, _steps(t)))),
             "You pay only if all steps are right. Give the share of the steps that are right.",

@@ -3,6 +3,7 @@
 // browser's storage, until it has written them: a reload loses none.
 const labellers = new WeakMap();
 const RESEND_MS = 2000; // A press sends again what is unanswered for so long, as after a broken connection.
+const SECOND_CLICK_MS = 200; // The second click of a double click is no answer to the pair that has just come.
 const KEYS = {
   pairs: { ArrowLeft: "left", f: "left", ArrowRight: "right", j: "right" },
   thumbs: { ArrowUp: "up", j: "up", ArrowDown: "down", f: "down" },
@@ -31,6 +32,7 @@ function press(state, action) {
   if (!action || data.refusal || (state.waits && state.queue.length)) return;
   if (action === "undo" ? state.turn <= 1 : !state.plan.length) return;
   state.number += 1;
+  state.pressedAt = performance.now();
   state.queue.push({ number: state.number, action, turn: state.turn, question: state.plan[0]?.question ?? "" });
   store(state);
   step(state, action);
@@ -107,7 +109,9 @@ function choice(state, parent, action, answer, hint) {
   button.dataset.action = action;
   element(button, "span", "lab-answer-text", answer);
   element(button, "kbd", "", hint);
-  button.onclick = () => press(state, action);
+  button.onclick = (event) => {
+    if (event.detail < 2 || performance.now() - state.pressedAt > SECOND_CLICK_MS) press(state, action);
+  };
   return button;
 }
 
