@@ -38,7 +38,7 @@ def running_results(prompt: str) -> list[str]:
     """Returns the running results of a prompt: for `7+5*3=` the list `7+5=12`, `12*3=36`."""
     if not _PROMPT.fullmatch(prompt):
         raise LabError(
-            f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3=."
+            f"'{prompt}' is no chain. A chain is digits joined by + - *, then =, such as 7+5*3-4=."
         )
     value, results = int(prompt[0]), []
     for operator, digit in zip(prompt[1:-1:2], prompt[2:-1:2]):
@@ -172,7 +172,7 @@ class ChainTask:
             return ""
         return (
             f"The model has learnt chains of {fewest} to {most} operations; this one has"
-            f" {count}, so it may be lost."
+            f" {count}, so its answers may be wrong."
         )
 
     def score(self, problem: Problem, completion: str) -> Score:

@@ -21,6 +21,7 @@ from lab.course.grading.exports import NBGRADER_COLUMNS, gradescope_results, wri
 from lab.course.grading.grade import grade_folder
 from lab.course.grading.normalised import form_of
 from lab.course.grading.process import LearnerError, LearnerProcess, Limits
+from lab.course.grading.results import Grade, Grades
 from lab.course.grading.sheets import class_sheet, csv_text, exercise_sheet
 from lab.course.grading.similar import near_duplicates
 from lab.course.grading.submissions import Cells, cells_of, program_of, submissions
@@ -264,7 +265,18 @@ def test_a_learner_is_a_subfolder_or_a_notebook_and_no_learner_is_an_error(tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", ["not json", '{"cells": null, "nbformat": 4}', '{"cells": 3}', "[1, 2]", "null", ""]
+    "text",
+    [
+        "not json",
+        '{"cells": null, "nbformat": 4}',
+        '{"cells": 3}',
+        "[1, 2]",
+        "null",
+        "",
+        "[" * 100_000,
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells":'
+        ' [{"cell_type": "code", "id": "a", "metadata": {}, "source": 5}]}',
+    ],
 )
 def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_path, text):
     (tmp_path / "ada").mkdir()
@@ -273,6 +285,23 @@ def test_a_file_that_is_no_notebook_is_named_in_the_result_and_stops_nobody(tmp_
     rows = grade_folder(tmp_path, only="05", seed=1).learners()
     assert {row.result for row in rows["ada"]} == {"unreadable"}
     assert [row.exercise for row in rows["bob"] if row.passed] == ["my_ratio"]
+
+
+def test_a_hand_in_that_is_a_link_is_not_followed(tmp_path):
+    notebook(tmp_path / "elsewhere.ipynb", RATIO)
+    notebook(tmp_path / "class" / "bob.ipynb", RATIO)
+    (tmp_path / "class" / "ada").mkdir()
+    (tmp_path / "class" / "ada" / "05.ipynb").symlink_to(tmp_path / "elsewhere.ipynb")
+    grades = grade_folder(tmp_path / "class", only="05", seed=1)
+    assert {row.result for row in grades.learners()["ada"]} == {"unreadable"}
+    assert "a link to another file" in grades.problems["ada"]
+
+
+def test_a_message_that_is_no_text_does_not_stop_the_tables(tmp_path):
+    grade = Grade("ada", "my_ratio", "ValueError", "\ud800")
+    paths = write_grades(Grades((grade,), 1), tmp_path)
+    assert all(path.stat().st_size for path in paths) and len(paths) == 4
+    assert "\\ud800" in (tmp_path / "exercises.csv").read_text("utf-8-sig")
 
 
 def test_code_that_is_nested_too_deeply_stops_nobody(tmp_path):

@@ -72,6 +72,15 @@ def test_a_double_click_is_one_label(page, server):
     assert [row["chosen"] for row in rows(server, "double")] == [first[1][0], second[1][1]]
 
 
+def test_keys_label_at_once_after_the_mode_was_changed_with_the_mouse(page, server):
+    page.goto(f"{server.url}/taste?set=mode")
+    page.locator(ANSWERS).first.wait_for(timeout=SECONDS)
+    page.get_by_role("radio", name="Single answers, thumbs").click()
+    page.locator(f"{ROOT_ELEMENT} .lab-single").wait_for(timeout=SECONDS)
+    page.keyboard.press("j")
+    wait_for(lambda: len(rows(server, "mode", "thumbs.jsonl")) == 1)
+
+
 @pytest.mark.timeout(600)
 def test_every_key_labels_the_pair_that_it_was_pressed_for_while_the_server_is_busy(page, server):
     page.goto(f"{server.url}/taste?set=fast")

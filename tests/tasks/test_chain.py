@@ -84,7 +84,7 @@ def test_the_scratchpad_writes_each_step_with_the_running_result_it_starts_from(
 )
 def test_a_prompt_that_is_no_chain_raises_a_lab_error_that_shows_what_a_chain_is(prompt):
     for work_out in (running_results, gold_answer, scratchpad):
-        with pytest.raises(LabError, match=r"is no chain.*such as 7\+5\*3="):
+        with pytest.raises(LabError, match=r"is no chain.*such as 7\+5\*3-4="):
             work_out(prompt)
 
 

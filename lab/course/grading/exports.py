@@ -77,7 +77,8 @@ def write_grades(grades: Grades, out: Path) -> list[Path]:
         path = out / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8-sig" if path.name in FOR_EXCEL else "utf-8")
+            encoding = "utf-8-sig" if path.name in FOR_EXCEL else "utf-8"
+            path.write_text(text, encoding, errors="backslashreplace")
         except OSError as error:
             raise LabError(
                 f"{path} cannot be written: {error.strerror}. Name another folder with --out."

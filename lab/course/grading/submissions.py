@@ -111,13 +111,15 @@ def cells_of(path: Path) -> Cells:
     is no notebook.
     """
     try:
+        if path.is_symlink():
+            raise ValueError("it is a link to another file, which is not followed")
         if not path.stat().st_size:
             raise ValueError("it is an empty file")
         if path.stat().st_size > MAX_NOTEBOOK_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes are too many")
         notebook = nbformat.read(path, as_version=4)
         sources = [
-            cell.source
+            cell.source + ""  # A source that is no text is an error.
             for cell in notebook.cells
             if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])
         ]
@@ -127,6 +129,7 @@ def cells_of(path: Path) -> Cells:
         TypeError,
         AttributeError,
         KeyError,
+        RecursionError,
         nbformat.ValidationError,
     ) as error:
         raise LabError(f"{path.name} is no notebook that can be read: {error}") from None

@@ -9,7 +9,8 @@ const KEYS = {
   thumbs: { ArrowUp: "up", j: "up", ArrowDown: "down", f: "down" },
 };
 const COMMON = { s: "skip", z: "undo", Backspace: "undo" };
-const TYPING = "input, textarea, select, [contenteditable=true], [role=combobox], [role=radiogroup], [role=slider], [role=tab]";
+const TYPING = "input:not([type=radio]), textarea, select, [contenteditable=true], [role=combobox]";
+const MOVED_BY_ARROWS = "[role=radiogroup], [role=slider], [role=tab]";
 
 // The pairs that come after an action at state.plan[0], or undefined where the action cannot be had there.
 function after(state, action) {
@@ -96,6 +97,7 @@ function receive(state, data) {
 function keyed(state, event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   if (!state.root.isConnected || event.target.closest?.(TYPING)) return;
+  if (event.key.startsWith("Arrow") && event.target.closest?.(MOVED_BY_ARROWS)) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const action = KEYS[state.data.mode][key] ?? COMMON[key];
   if (!action) return;

@@ -107,7 +107,7 @@ function describe(state) {  // the sentence over everything: what runs, and what
 function dashed(state, last) {
   const { twin, marks } = state.feed;
   if (twin && twin.step > last[0]) return "the twin, which goes on without the change";
-  return marks.length > 1 ? "the recorded run, until the twin without the change has caught up" : "the recorded run without the change";
+  return marks.length > 1 ? "the recorded run, until the same run without the change has caught up" : "the recorded run without the change";
 }
 
 function knobs(state) {  // a slider for each knob; one that a method lacks stays, without effect

@@ -78,13 +78,7 @@ def micro_batches(run: TrainState, rows: list[int]) -> MicroBatches[RolloutMicro
     counted = _loss_mask(rollout.completion_mask[here], rollout.truncated[here], masks)
     total = collectives.all_reduce_sum_int(int(counted.sum()))
     total = max(1, total) if masks else total
-    pieces = [
-        torch.tensor(piece, device=run.device)
-        for piece in split_evenly(
-            here, max(run.config.micro_batches, _num_micro_batches(run, here))
-        )
-    ]
-    first = torch.zeros(1, dtype=torch.int64, device=run.device)
+    pieces = split_evenly(here, max(run.config.micro_batches, _num_micro_batches(run, here)))
     *found, stand_in = (
         RolloutMicroBatch(
             TokenBatch(rollout.ids[p], rollout.completion_mask[p]),
@@ -94,7 +88,7 @@ def micro_batches(run: TrainState, rows: list[int]) -> MicroBatches[RolloutMicro
             total,
             masks,
         )
-        for p in [*pieces, first]
+        for p in (torch.tensor(piece, device=run.device) for piece in [*pieces, [0]])
     )
     return with_stand_ins(run, found, stand_in)
 

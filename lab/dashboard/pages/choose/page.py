@@ -179,7 +179,7 @@ def questionnaire(measured: Comparison) -> None:
         with st.container(width="content"):
             page_link("train", "Train", f"Try it: train {title.partition(',')[0]}", method=method)
     level = " and ".join(map(measured.title, recommendation.not_told_apart))
-    doubt = f" Chance may decide between {title} and {level}." if level else ""
+    doubt = f" The difference between {title} and {level} may be chance." if level else ""
     st.markdown(f"{article_choice(recommendation.article, method)}{doubt}")
     with st.expander("Why, and what the other methods reach"):
         st.markdown(" ".join(recommendation.reasons))
