@@ -43,7 +43,7 @@ class _Watch(ast.NodeTransformer):
     def visit_Module(self, cell: ast.Module) -> ast.Module:
         """IPython calls it with every cell before it runs. Raises `PredictFirst` for one that must wait."""
         self.cell = cell
-        reads, _ = _names(cell.body)
+        reads, _ = names_of(cell.body)
         if needed := sorted(reads & self.waiting):
             raise PredictFirst(
                 f"Predict first. This cell needs {', '.join(needed)}, which a cell above gives after its"
@@ -57,10 +57,10 @@ class _Watch(ast.NodeTransformer):
         error = result.error_before_exec or result.error_in_exec
         line = _line(error) if isinstance(error, PredictFirst) else None
         if error is None:
-            self.waiting -= _names(body)[1]
+            self.waiting -= names_of(body)[1]
         elif line is not None:
-            self.waiting -= _names([own for own in body if _end(own) < line])[1]
-            self.waiting |= _names([own for own in body if _end(own) >= line])[1]
+            self.waiting -= names_of([own for own in body if _end(own) < line])[1]
+            self.waiting |= names_of([own for own in body if _end(own) >= line])[1]
 
 
 def _end(statement: ast.stmt) -> int:
@@ -78,15 +78,11 @@ def _line(error: BaseException) -> int:
     return line
 
 
-def names_of_cell(source: str) -> tuple[set[str], set[str]]:
-    """Return the names that a cell takes from the cells before it, and those that it gives or changes.
+def names_of(statements: list[ast.stmt]) -> tuple[set[str], set[str]]:
+    """Return the names that statements take from the cells before them, and those that they give or change.
 
-    A name that a function of the cell takes from outside counts as taken by the cell.
+    A name that a function takes from outside counts as taken where the function is defined.
     """
-    return _names(ast.parse(source).body)
-
-
-def _names(statements: list[ast.stmt]) -> tuple[set[str], set[str]]:
     found = _Names()
     for statement in statements:
         found.visit(statement)

@@ -1,5 +1,6 @@
 """Cells after one that waits for a prediction: those that need its names wait too, and say so in one line."""
 
+import ast
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from nbclient import NotebookClient
 
 from lab.course.build_notebooks import notebooks, read_notebook
 from lab.course.handout import student_copy
-from lab.course.waiting import names_of_cell
+from lab.course.waiting import names_of
 
 ROOT = Path(__file__).parents[2]
 ASK = """from lab.course.predictions import outcome, predict, require_predictions
@@ -119,7 +120,7 @@ def test_a_prediction_that_is_set_leaves_every_error_as_it_is(tmp_path):
     ],
 )
 def test_names_that_a_cell_reads_and_writes(source, reads, writes):
-    assert names_of_cell(source) == (reads, writes)
+    assert names_of(ast.parse(source).body) == (reads, writes)
 
 
 ASKING = [

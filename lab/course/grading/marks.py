@@ -1,4 +1,4 @@
-"""What an instructor should look at: copies, the lab's functions, and entries that nothing confirms."""
+"""Marks for an instructor to look at: copies, the lab's functions, and entries that nothing confirms."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -23,7 +23,7 @@ USUAL_SHARE = 0.2
 FEW = 4
 """A form that fewer learners share is never called usual."""
 SMALLEST_CLASS = 12
-"""What is rare in a smaller class is judged as in a class of this size."""
+"""A smaller class is judged as one of this size, where few forms are rare by chance."""
 SAME_TEXT = "same text"
 LAB = "the lab's solution"
 """The name under which the lab's solution stands among the learners."""

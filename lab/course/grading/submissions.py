@@ -69,7 +69,7 @@ def left_out(folder: Path) -> str:
 
 
 def _hand_ins(folder: Path) -> list[Path]:
-    """What lies in a folder, without hidden files and without the tables of an earlier grading."""
+    """The files and folders in a folder, without hidden files and without the tables of an earlier grading."""
     paths = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
     return [path for path in paths if not (path / "gradescope").is_dir()]
 

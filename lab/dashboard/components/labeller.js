@@ -64,7 +64,7 @@ function restore(state) {
   state.restored = state.queue.length > 0;
 }
 
-// What the server has written is the truth. Presses that it has not seen yet follow from there, as far as they fit.
+// The labels on the server are the truth. Presses that it has not seen yet follow from there, as far as they fit.
 function receive(state, data) {
   const isNew = data.source !== state.data?.source;
   state.data = data;
